@@ -1,0 +1,46 @@
+"""iii_sync: the synchronous Python client for iii.
+
+::
+
+    from iii_sync import register_worker
+
+    with register_worker() as worker:
+        print(worker.trigger("files::process", {"name": "report.csv"}))
+
+Start reading at :mod:`iii_sync.worker`.
+"""
+
+from ._version import __version__
+from .calls import Call
+from .channels import (
+    Channel,
+    ChannelReader,
+    ChannelWriter,
+    StreamChannelRef,
+    extract_channel_refs,
+    is_channel_ref,
+)
+from .errors import IIISyncError, InvocationError, RegistrationRejectedError
+from .functions import FunctionRef
+from .options import InitOptions, ReconnectionConfig
+from .worker import TriggerAction, Worker, register_worker
+
+__all__ = [
+    "Call",
+    "Channel",
+    "ChannelReader",
+    "ChannelWriter",
+    "FunctionRef",
+    "IIISyncError",
+    "InitOptions",
+    "InvocationError",
+    "ReconnectionConfig",
+    "RegistrationRejectedError",
+    "StreamChannelRef",
+    "TriggerAction",
+    "Worker",
+    "__version__",
+    "extract_channel_refs",
+    "is_channel_ref",
+    "register_worker",
+]

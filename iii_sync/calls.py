@@ -1,0 +1,115 @@
+"""A pending invocation."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from typing import Any, Callable, NamedTuple, Optional
+
+from .errors import CallTimeout, fresh
+
+__all__ = ["Call", "PassedRef"]
+
+
+class PassedRef(NamedTuple):
+    """A channel end that travelled in the payload of a call."""
+
+    channel_id: str
+    direction: str
+
+
+class Call(concurrent.futures.Future):  # type: ignore[type-arg]
+    """One call on its way: a :class:`concurrent.futures.Future`, made by ``Worker.submit``.
+
+    May be used by any number of threads, with :func:`concurrent.futures.wait` and ``as_completed`` too.
+
+    Attributes:
+        function_id: The function that was called.
+        invocation_id: The call's id.
+    """
+
+    def __init__(
+        self,
+        function_id: str,
+        invocation_id: Optional[str],
+        *,
+        forget: Callable[[Call], None],
+        run_callback: Callable[[Callable[[], None]], None],
+        refs: list[PassedRef],
+    ) -> None:
+        super().__init__()
+        self.function_id = function_id
+        self.invocation_id = invocation_id
+        self.refs = refs
+        self._forget = forget
+        self._run_callback = run_callback
+
+    def result(self, timeout: Optional[float] = None) -> Any:
+        """Return what the function returned.
+
+        Blocks until the answer is there, at most ``timeout`` seconds (default: no limit). The call goes on after
+        a timeout, and ``result`` may be asked again.
+
+        Raises:
+            InvocationError: The function, or the engine in its place, answered with an error.
+            CallTimeout: No answer yet; a ``TimeoutError``.
+            ConnectionLostError: The connection ended first; ``may_have_run`` says whether it may have run.
+            concurrent.futures.CancelledError: The call was cancelled.
+        """
+        failure = self.exception(timeout)
+        if failure is not None:
+            try:
+                raise fresh(failure)
+            finally:
+                del failure  # else the exception holds this frame, and the frame the exception
+        return super().result(0)
+
+    def exception(self, timeout: Optional[float] = None) -> Optional[BaseException]:
+        """Return the error the call ended with, or ``None``; blocks and raises like :meth:`result`."""
+        try:
+            return super().exception(timeout)
+        except concurrent.futures.TimeoutError:
+            if self.done():
+                return super().exception(0)
+            raise CallTimeout(
+                "TIMEOUT",
+                f"no answer within {timeout:g} s; the call is still under way",
+                self.function_id,
+                self.invocation_id,
+            ) from None
+
+    def cancel(self) -> bool:
+        """Stop waiting for the answer; ``False`` when it is there already.
+
+        The engine has no message for it: a function that is running goes on (PROTOCOL 3.7), and its answer
+        is dropped.
+        """
+        cancelled = super().cancel()
+        if cancelled:
+            self._forget(self)
+        return cancelled
+
+    def add_done_callback(self, fn: Callable[[Any], object]) -> None:
+        """Have ``fn(call)`` called when the call is done: on a handler thread, or at once if it is done."""
+        if self.done():
+            super().add_done_callback(fn)
+        else:
+            super().add_done_callback(lambda _: self._run_callback(lambda: _call(fn, self)))
+
+    def _settle(self, result: Any, error: Optional[BaseException]) -> bool:
+        """End the call, unless it ended before. Any thread; returns whether this was the end."""
+        try:
+            if error is not None:
+                self.set_exception(error)
+            else:
+                self.set_result(result)
+        except concurrent.futures.InvalidStateError:
+            return False
+        return True
+
+    def __repr__(self) -> str:
+        state = "done" if self.done() else "pending"
+        return f"<iii_sync.Call {self.function_id} {state}>"
+
+
+def _call(function: Callable[[Any], object], call: Call) -> None:
+    function(call)

@@ -1,0 +1,480 @@
+"""The reading end of a channel."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Iterator
+from typing import IO, Any, Callable, Optional, Union
+
+from typing_extensions import Buffer
+
+from ..errors import (
+    ChannelAbortedError,
+    ChannelNeverWrittenError,
+    ChannelTruncatedError,
+    ConcurrencyError,
+    EngineConnectionError,
+    ReadTimeout,
+    fresh,
+)
+from ..net.inbox import Batch, Inbox
+from .end import End, Owner
+from .refs import StreamChannelRef
+
+__all__ = ["ChannelReader"]
+
+#: What :meth:`ChannelReader.peek` shows at most, unless more is asked for.
+_PEEK = 64 * 1024
+
+#: What is at hand: data, and where the unread part of it starts; or a text message.
+_Item = list[Any]
+
+
+class ChannelReader(End):
+    """The reading end of a channel: a raw binary file that only goes forward.
+
+    Connects at the first read. ``read(n)`` waits for all ``n`` bytes; ``read1`` and ``readinto`` return what
+    has arrived; iterating gives chunks as they arrive. The end of the stream is ``b""``, and only a stream
+    that was not cut ends so. A call that times out has lost nothing: the next one continues at the same byte.
+
+    One thread at a time may read. ``close`` and ``abort`` may be called from any thread at any time.
+
+    Attributes:
+        complete: ``True`` when the stream ended and its writer vouched for all of it; ``False`` when it was
+            cut; ``None`` before the end, and for writers that do not mark their streams.
+        allow_empty: Whether a stream that ends before any message is an empty file, instead of a
+            :class:`~iii_sync.errors.ChannelNeverWrittenError`.
+    """
+
+    direction = "read"
+
+    def __init__(
+        self,
+        owner: Owner,
+        ref: StreamChannelRef,
+        *,
+        timeout: Optional[float] = None,
+        allow_empty: bool = False,
+    ) -> None:
+        super().__init__(owner, ref, timeout)
+        self.complete: Optional[bool] = None
+        self.allow_empty = allow_empty
+        self._inbox = Inbox()
+        self._using = threading.Lock()  # held by the thread that reads; taken without waiting
+        self._callbacks: list[Callable[[str], object]] = []
+        # The rest belongs to the thread that reads.
+        self._items: deque[_Item] = deque()
+        self._batches: deque[tuple[Batch, int]] = deque()  # batches behind _items, each with its unread items
+        self._at_hand = 0  # bytes in _items
+        self._position = 0
+        self._over = False
+        self._end_error: Optional[BaseException] = None
+
+    # --- the file --------------------------------------------------------------------------------------
+
+    def readable(self) -> bool:
+        """``True``."""
+        self._check_open()
+        return True
+
+    def writable(self) -> bool:
+        """``False``."""
+        self._check_open()
+        return False
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Raise ``io.UnsupportedOperation``: use :meth:`spool` for a file that can be sought."""
+        self._check_open()
+        raise io.UnsupportedOperation("a channel cannot be sought; read it through spool() for that")
+
+    def tell(self) -> int:
+        """Return how many bytes were read so far."""
+        self._check_open()
+        return self._position
+
+    def read(self, size: Optional[int] = -1, /) -> bytes:
+        """Return exactly ``size`` bytes, fewer only at the end; all the rest for ``-1`` or ``None``.
+
+        Blocks until they are there; each wait lasts at most ``timeout`` seconds of silence.
+
+        Raises:
+            ReadTimeout: Silence; what has arrived stays for the next call.
+            ChannelTruncatedError: The stream was cut; raised after every byte that did arrive was returned.
+            ChannelNeverWrittenError: It ended before any message.
+            ConcurrencyError: Another thread is reading.
+            ValueError: Closed.
+        """
+        with _Reading(self):
+            if size is None or size < 0:
+                while self._more():
+                    pass
+                data = self._take(self._at_hand)
+                self._raise_end_error_unless(data)
+                return data
+            while self._at_hand < size and self._more():
+                pass
+            data = self._take(min(size, self._at_hand))
+            if size:
+                self._raise_end_error_unless(data)
+            return data
+
+    def readall(self) -> bytes:
+        """Return everything up to the end, like ``read(-1)``. All of it is kept in memory."""
+        return self.read(-1)
+
+    def read_all(self) -> bytes:
+        """Return everything up to the end; the name that iii's documentation uses."""
+        return self.read(-1)
+
+    def read1(self, size: Optional[int] = -1, /) -> bytes:
+        """Return what has arrived, at most ``size`` bytes; blocks only when that is nothing.
+
+        Raises like :meth:`read`.
+        """
+        with _Reading(self):
+            if size == 0 or not self._some():
+                return b""
+            if size is None or size < 0:
+                return self._take(self._at_hand)
+            return self._take(min(size, self._at_hand))
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        """Fill ``buffer`` with what has arrived and return how many bytes; blocks and raises like :meth:`read1`."""
+        target = memoryview(buffer)
+        if target.readonly:
+            raise TypeError("readinto() needs a writable buffer")
+        if target.ndim != 1 or target.format != "B":
+            target = target.cast("B")
+        with _Reading(self):
+            if not len(target) or not self._some():
+                return 0
+            return self._take_into(target)
+
+    def readinto1(self, buffer: Buffer, /) -> int:
+        """Like :meth:`readinto`."""
+        return self.readinto(buffer)
+
+    def peek(self, size: int = 0, /) -> bytes:
+        """Return bytes without taking them: what is at hand, or what arrives next; ``b""`` only at the end.
+
+        Blocks and raises like :meth:`read1`; at least one byte, whatever ``size`` is, as in ``io.BufferedReader``.
+        """
+        with _Reading(self):
+            if not self._some():
+                return b""
+            data, start = self._items[0]
+            return bytes(memoryview(data)[start : start + max(size, _PEEK)])
+
+    def __iter__(self) -> ChannelReader:
+        """Iterate over chunks as they arrive, never an empty one (not over lines: see :meth:`iter_lines`)."""
+        self._check_open()
+        return self
+
+    def __next__(self) -> bytes:
+        with _Reading(self):
+            if not self._some():
+                raise StopIteration
+            data, start = self._items[0]
+            return self._take(len(data) - start)
+
+    def readline(self, size: Optional[int] = -1, /) -> bytes:
+        """Return one line with its ``b"\\n"``, at most ``size`` bytes, the last one perhaps without.
+
+        Blocks until the line is complete and raises like :meth:`read`; a timeout loses nothing.
+        """
+        limit = -1 if size is None else size
+        with _Reading(self):
+            if limit == 0:
+                return b""
+            searched = 0  # bytes known to hold no line end
+            while True:
+                found = self._find_line_end(searched)
+                if found >= 0:
+                    return self._take(found if limit < 0 else min(found, limit))
+                if 0 <= limit <= self._at_hand:
+                    return self._take(limit)
+                searched = self._at_hand
+                if not self._more():
+                    line = self._take(self._at_hand)
+                    self._raise_end_error_unless(line)
+                    return line
+
+    def readlines(self, hint: Optional[int] = -1, /) -> list[bytes]:
+        """Return the remaining lines, or as many as make up ``hint`` bytes."""
+        lines: list[bytes] = []
+        total = 0
+        for line in self.iter_lines():
+            lines.append(line)
+            total += len(line)
+            if hint is not None and 0 < hint <= total:
+                break
+        return lines
+
+    def iter_lines(self) -> Iterator[bytes]:
+        """Iterate over lines, each with its ``b"\\n"``."""
+        self._check_open()
+        return iter(self.readline, b"")
+
+    # --- beyond files ----------------------------------------------------------------------------------
+
+    def events(self) -> Iterator[Union[bytes, str]]:
+        """Iterate over chunks (``bytes``) and text messages (``str``) in the order in which they were sent.
+
+        Callbacks of :meth:`on_message` are not called for these. Blocks and raises like iteration.
+        """
+        self._check_open()
+        while True:
+            with _Reading(self):
+                if not self._items and not self._more():
+                    self._raise_end_error_unless(b"")
+                    return
+                if not self._items:
+                    continue
+                data = self._items[0][0]
+                if isinstance(data, str):
+                    self._drop_item()
+                    event: Union[bytes, str] = data
+                else:
+                    event = self._take(len(data) - self._items[0][1])
+            yield event
+
+    def on_message(self, callback: Callable[[str], object]) -> None:
+        """Have ``callback(text)`` called for every text message.
+
+        It is called by the thread that reads, when reading reaches the message's place in the stream. Where nobody
+        reads nothing is called, and without a callback text messages are passed over; use :meth:`events`
+        for streams of text. An exception of the callback leaves the read; the bytes stay.
+        """
+        self._callbacks.append(callback)
+
+    def spool(self, max_memory: int = 16 * 1024 * 1024) -> IO[bytes]:
+        """Read everything into a temporary file that can be sought, and return it at its beginning.
+
+        Blocks until the end of the stream and raises like :meth:`read`.
+
+        Args:
+            max_memory: Bytes kept in memory; a larger stream goes to the disk.
+        """
+        file = tempfile.SpooledTemporaryFile(max_size=max_memory)
+        try:
+            for chunk in self:
+                file.write(chunk)
+            file.seek(0)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def close(self) -> None:
+        """Leave: the writer's next write fails. Any thread; never waits.
+
+        Does nothing to the channel when it was never read.
+        """
+        self._leave(ChannelAbortedError("the reader was closed"))
+
+    def abort(self) -> None:
+        """Leave; the same as :meth:`close`."""
+        self._leave(ChannelAbortedError("the reader was aborted"))
+
+    # --- inside ----------------------------------------------------------------------------------------
+
+    def _leave(self, error: BaseException) -> None:
+        with self._state_lock:
+            if self._closed:
+                return
+            self._closed = True
+            if self._failure is None:
+                self._failure = error
+        try:
+            self._check_process()
+        except Exception:
+            return
+        if self._connection is not None:
+            # RST while data may still come: the engine never reads this end and would not notice a FIN.
+            self._connection.drop(error, reset=not self._inbox.over)
+            self._inbox.wake()
+        self._owner.end_is_over(self)
+
+    def _some(self) -> bool:
+        """Wait until data is at hand; ``False`` at the end, which is raised if it is not a good one."""
+        while True:
+            while self._items and isinstance(self._items[0][0], str):
+                self._deliver()
+            if self._items:
+                return True
+            if not self._more():
+                self._raise_end_error_unless(b"")
+                return False
+
+    def _more(self) -> bool:
+        """Wait for the next batch; ``False`` at the end. Delivers text messages that nothing comes before."""
+        if self._over:
+            return False
+        while self._items and isinstance(self._items[0][0], str) and self._callbacks:
+            self._deliver()
+        self._connected(self._inbox)
+        while True:
+            try:
+                batch = self._inbox.get(self._timeout)
+            except TimeoutError:
+                raise ReadTimeout(f"nothing has arrived on channel {self.channel_id} for {self._timeout:g} s") from None
+            if batch is not None:
+                for item in batch.items:
+                    self._items.append([item, 0])
+                    if not isinstance(item, str):
+                        self._at_hand += len(item)
+                self._batches.append((batch, len(batch.items)))
+                return True
+            if self._closed:
+                raise ChannelAbortedError(f"channel {self.channel_id}: the reader was closed by another thread")
+            if self._inbox.over:
+                self._judge_end()
+                return False
+
+    def _judge_end(self) -> None:
+        """Decide whether the stream that has ended is whole."""
+        self._over = True
+        inbox, connection = self._inbox, self._connection
+        stream = inbox.stream
+        complete = stream.complete()
+        if complete and connection is not None and not connection.between_messages:
+            complete = False
+        self.complete = complete
+        if complete:
+            self._owner.end_is_over(self)
+            return
+        name = f"channel {self.channel_id}"
+        error = self._failure or inbox.error
+        if error is not None and not isinstance(error, EngineConnectionError):
+            self._end_error = error  # abort(), shutdown(), or the failed call that the stream belonged to
+        elif complete is False or error is not None:
+            self._end_error = ChannelTruncatedError(
+                f"{name}: the stream was cut after {self._position + self._at_hand:,} bytes"
+            )
+            self._end_error.__cause__ = error
+        elif inbox.close is not None and inbox.close.code not in (None, 1000):
+            self._end_error = ChannelTruncatedError(
+                f"{name}: the stream ended with the error status {inbox.close.code} {inbox.close.reason!r} "
+                f"after {self._position + self._at_hand:,} bytes"
+            )
+        elif not stream.messages and not self.allow_empty:
+            self._end_error = ChannelNeverWrittenError(
+                f"{name} ended before any message: it has been read before (it can be, once), its writer "
+                "went away, or nobody wrote for five minutes; allow_empty=True takes it for an empty stream"
+            )
+        if self._end_error is not None and self.complete is None:
+            self.complete = False
+        self._owner.end_is_over(self)
+
+    def _raise_end_error_unless(self, data: bytes) -> None:
+        if not data and self._over and self._end_error is not None:
+            raise fresh(self._end_error)
+
+    def _drop_item(self) -> None:
+        """Take the first item off, and give its window back after the last item of its batch."""
+        self._items.popleft()
+        batch, left = self._batches[0]
+        if left > 1:
+            self._batches[0] = (batch, left - 1)
+        else:
+            self._batches.popleft()
+            batch.release()
+
+    def _deliver(self) -> None:
+        """Hand the text message that is next in the stream to the callbacks."""
+        text = self._items[0][0]
+        self._drop_item()
+        for callback in list(self._callbacks):
+            callback(text)
+
+    def _take(self, size: int) -> bytes:
+        """Take ``size`` bytes that are at hand, delivering the text messages among them."""
+        if not size:
+            return b""
+        parts: list[bytes] = []
+        taken = 0
+        try:
+            while taken < size:
+                data, start = self._items[0]
+                if isinstance(data, str):
+                    self._deliver()
+                    continue
+                end = min(len(data), start + size - taken)
+                part = data if end - start == len(data) and isinstance(data, bytes) else bytes(data[start:end])
+                parts.append(part)
+                taken += len(part)
+                self._advance(end, len(data))
+        except BaseException:
+            # A callback raised: what was taken for this call stays for the next.
+            for part in reversed(parts):
+                self._put_back(part)
+            raise
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _put_back(self, part: bytes) -> None:
+        self._items.appendleft([part, 0])
+        self._batches.appendleft((Batch([], 0, None, deque()), 1))
+        self._at_hand += len(part)
+        self._position -= len(part)
+
+    def _take_into(self, target: memoryview) -> int:
+        """Copy data that is at hand into ``target``, up to the next text message."""
+        filled: int = 0
+        while filled < len(target) and self._items and not isinstance(self._items[0][0], str):
+            data, start = self._items[0]
+            end = min(len(data), start + len(target) - filled)
+            target[filled : filled + end - start] = data[start:end]
+            filled += end - start
+            self._advance(end, len(data))
+        return filled
+
+    def _advance(self, end: int, size: int) -> None:
+        start = self._items[0][1]
+        self._at_hand -= end - start
+        self._position += end - start
+        if end == size:
+            self._drop_item()
+        else:
+            self._items[0][1] = end
+
+    def _find_line_end(self, skip: int) -> int:
+        """Return how many bytes the next line has, or -1; the first ``skip`` bytes at hand hold no line end."""
+        passed = 0
+        for item in self._items:
+            data, start = item
+            if isinstance(data, str):
+                continue
+            size = len(data) - start
+            if passed + size > skip:
+                if not isinstance(data, bytes):
+                    # Views cannot be searched. Copied once a batch item, not once a line.
+                    item[0] = data = bytes(data)
+                found: int = data.find(b"\n", start)
+                if found >= 0:
+                    return passed + found + 1 - int(start)
+            passed += size
+        return -1
+
+
+class _Reading:
+    """Keeps a second thread out of a reader, and a closed or foreign one from being read."""
+
+    __slots__ = ("_reader",)
+
+    def __init__(self, reader: ChannelReader) -> None:
+        self._reader = reader
+
+    def __enter__(self) -> None:
+        reader = self._reader
+        reader._check_process()
+        if not reader._using.acquire(blocking=False):
+            raise ConcurrencyError("another thread is reading this channel; a reader is used by one at a time")
+        if reader._closed:
+            reader._using.release()
+            raise ValueError("I/O operation on closed file")
+
+    def __exit__(self, *exc: object) -> None:
+        self._reader._using.release()

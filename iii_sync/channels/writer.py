@@ -1,0 +1,374 @@
+"""The writing end of a channel."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any, NoReturn, Optional
+
+from typing_extensions import Buffer
+
+from ..errors import (
+    ChannelAbortedError,
+    ChannelBrokenError,
+    CloseTimeout,
+    EngineConnectionError,
+    IIISyncError,
+    WriteTimeout,
+)
+from ..net.connection import STALL, Connection
+from ..net.waiting import Deadline
+from ..wire import frames
+from ..wire.marks import OPENING
+from .end import End, Owner, as_channel_error
+from .refs import StreamChannelRef
+
+__all__ = ["ChannelWriter"]
+
+_log = logging.getLogger("iii_sync.channel")
+
+#: How often ``close()`` looks whether the engine's machine still takes data.
+_LOOK = 0.25
+
+#: Room in front of a payload for its header and, the first time, for the opening mark.
+_AT = frames.HEADROOM + OPENING * 6
+
+
+class ChannelWriter(End):
+    """The writing end of a channel: a raw binary file that only goes forward.
+
+    Connects with the first byte. Any number of threads may write; one call's bytes stay together. A write that
+    failed after its first byte has left half of something on the wire, so every later call raises and the
+    reader sees a cut stream: only an undisturbed stream is ever marked as complete.
+
+    Leaving ``with`` normally closes; leaving it on an exception aborts. Wrappers that do not know ``abort``
+    (``io.BufferedWriter``, ``io.TextIOWrapper``, ``gzip.GzipFile``, …) call ``close`` in both cases.
+
+    Attributes:
+        close_timeout: Seconds without progress that :meth:`close` tolerates; ``None`` for no limit.
+    """
+
+    direction = "write"
+
+    def __init__(
+        self,
+        owner: Owner,
+        ref: StreamChannelRef,
+        *,
+        timeout: Optional[float] = None,
+        close_timeout: Optional[float] = 30.0,
+        marks: bool = True,
+    ) -> None:
+        super().__init__(owner, ref, timeout)
+        self.close_timeout = close_timeout
+        self._marks = marks
+        self._ending = _Ending()
+        self._writing = 0  # calls inside write; under _state_lock
+        # The rest belongs to the holder of the connection's turn.
+        self._opened = not marks
+        self._frame = bytearray()
+        self._sent = 0
+        self._complained = False
+
+    def writable(self) -> bool:
+        """``True``."""
+        self._check_open()
+        return True
+
+    def readable(self) -> bool:
+        """``False``."""
+        self._check_open()
+        return False
+
+    def tell(self) -> int:
+        """Return how many bytes were written so far."""
+        self._check_open()
+        return self._sent
+
+    def write(self, data: Buffer, /) -> int:
+        """Write all of ``data``: bytes, or any C-contiguous buffer.
+
+        Blocks while the engine takes no more (a slow reader pushes back, and before there is one about 64
+        messages fit), until nothing has moved for ``timeout`` seconds. The buffer may be reused afterwards.
+
+        Returns:
+            The number of bytes, not of items.
+
+        Raises:
+            WriteTimeout: When part of the data had left, the stream is broken; else nothing was sent and the
+                call may be repeated.
+            ChannelBrokenError: The other side is gone.
+            ChannelAbortedError: Aborted, here or by :meth:`close` in another thread.
+            ValueError: Closed.
+            TypeError: Text, or not a buffer.
+        """
+        view = _as_bytes(data)
+        self._enter()
+        try:
+            if view.nbytes:
+                self._send(frames.BINARY, view)
+            return view.nbytes
+        finally:
+            self._leave()
+
+    def send_message(self, text: str) -> None:
+        """Send one text message, in order with the bytes.
+
+        Blocks and raises like :meth:`write`. It does not open a marked stream: a stream of nothing but text
+        that is cut before :meth:`close` is not noticed unless :meth:`abort` can still be called.
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"send_message() takes a str, not {type(text).__name__}; use write() for bytes")
+        try:
+            encoded = text.encode("utf-8")
+        except UnicodeEncodeError as exc:
+            raise ValueError(f"a lone surrogate at character {exc.start} cannot be sent as text") from None
+        if len(encoded) > frames.MAX_FRAME:
+            raise ValueError(
+                f"a text message of {len(encoded):,} bytes is above the limit of {frames.MAX_FRAME:,}: official "
+                "readers would end there; send it as bytes"
+            )
+        self._enter()
+        try:
+            self._send(frames.TEXT, memoryview(encoded))
+        finally:
+            self._leave()
+
+    def close(self) -> None:
+        """End the stream, so that the reader knows it is complete.
+
+        Connects first if nothing was written: an empty stream must arrive too. Blocks until the engine
+        has confirmed, as long as there is progress, and at most ``close_timeout`` seconds without. Does
+        nothing when closed already, when nothing was written and the reference was handed out (the end is
+        somebody else's then), or in a forked child.
+
+        Raises:
+            CloseTimeout: Not confirmed in time; what was written may still arrive.
+            ChannelBrokenError: The other side, or the engine, is gone.
+            ChannelAbortedError: Another thread was writing: the stream is cut.
+        """
+        with self._state_lock:
+            if self._closed:
+                return
+            self._closed = True
+            busy = self._writing > 0
+        if self._in_other_process():
+            return
+        try:
+            if self._connection is None and self._handed_out:
+                return
+            if busy:
+                self._fail(ChannelAbortedError("close() was called while another thread was writing"))
+            self._raise_failure()
+            self._finish(Deadline(self.close_timeout, silence=True))
+        finally:
+            if self._connection is not None:
+                self._connection.drop(ChannelAbortedError("closed"))
+            self._owner.end_is_over(self)
+
+    def abort(self) -> None:
+        """Drop the stream without marking its end: the reader's next read raises. Any thread; never waits.
+
+        Sends the opening mark if nothing was written yet (connecting for that in the background), so that the
+        reader sees a cut stream, not silence.
+        """
+        with self._state_lock:
+            if self._closed and (self._connection is None or self._connection.error is not None):
+                return
+            self._closed = True
+        if self._in_other_process():
+            return
+        error = ChannelAbortedError("the stream was aborted")
+        unused = self._connection is None
+        self._fail(error)
+        if unused and self._marks and not self._handed_out:
+            self._owner.run_soon(self._announce_abort)
+        self._owner.end_is_over(self)
+
+    # --- inside ----------------------------------------------------------------------------------------
+
+    def _in_other_process(self) -> bool:
+        try:
+            self._check_process()
+        except Exception:
+            return True
+        return False
+
+    def _enter(self) -> None:
+        self._check_process()
+        with self._state_lock:
+            if self._failure is not None:
+                self._raise_failure()
+            self._check_open()
+            self._writing += 1
+
+    def _leave(self) -> None:
+        with self._state_lock:
+            self._writing -= 1
+
+    def _send(self, opcode: int, view: memoryview) -> None:
+        connection = self._connected(self._ending)
+        deadline = Deadline(self._timeout, silence=True)
+        sending = False  # whether something of this call may have left
+        sent = False  # whether a whole frame of it has
+        try:
+            connection.take_turn(deadline)
+            try:
+                self._raise_failure()
+                for start in range(0, len(view) or 1, frames.MAX_FRAME):
+                    frame = self._framed(opcode, view[start : start + frames.MAX_FRAME])
+                    sending = True
+                    connection.send(frame, deadline, stalled=self._stalled)
+                    sent = True
+                    if opcode == frames.BINARY:
+                        self._opened = True
+                self._sent += len(view) if opcode == frames.BINARY else 0
+            finally:
+                connection.give_turn_back()
+        except BaseException as exc:
+            undisturbed = not sending or (isinstance(exc, TimeoutError) and not sent and connection.error is None)
+            self._broken(connection, exc, undisturbed)
+
+    def _framed(self, opcode: int, piece: memoryview) -> memoryview:
+        """Frame one piece in the reusable buffer, behind the opening mark if that is still to come."""
+        if len(self._frame) < _AT + len(piece):
+            self._frame = bytearray(_AT + len(piece))
+        buffer = memoryview(self._frame)
+        begin = frames.frame_into(buffer, opcode, piece, _AT)
+        if opcode == frames.BINARY and not self._opened:
+            mark = _opening_mark()
+            buffer[begin - len(mark) : begin] = mark
+            begin -= len(mark)
+        return buffer[begin : _AT + len(piece)]
+
+    def _broken(self, connection: Connection, exc: BaseException, undisturbed: bool) -> NoReturn:
+        """Note what a failed write means for the stream, and raise it."""
+        if connection.error is not None and not isinstance(exc, (TimeoutError, KeyboardInterrupt)):
+            self._fail(as_channel_error(connection.error, "the stream broke"))
+        elif not undisturbed:
+            self._fail(
+                ChannelAbortedError(
+                    f"an earlier write was cut in the middle ({type(exc).__name__}): the stream is broken"
+                )
+            )
+        if isinstance(exc, TimeoutError) and not isinstance(exc, IIISyncError):
+            raise WriteTimeout(self._timeout_message(connection, exc)) from None
+        if isinstance(exc, EngineConnectionError):
+            raise as_channel_error(self._failure or exc, "the stream broke") from None
+        raise exc
+
+    def _timeout_message(self, connection: Connection, exc: BaseException) -> str:
+        text = f"{connection.label}: {exc}"
+        if self._failure is not None:
+            return f"{text}; part of the data has left, so the stream is broken"
+        return f"{text}; nothing of this call has left. {_CURE}"
+
+    def _stalled(self) -> None:
+        if self._complained:
+            return
+        self._complained = True
+        connection = self._connection
+        label = connection.label if connection is not None else "a channel"
+        _log.warning("%s: a write has been waiting for %g s. %s", label, STALL, _CURE)
+
+    def _finish(self, deadline: Deadline) -> None:
+        connection = self._connected(self._ending)
+        tail: list[bytes] = []
+        try:
+            connection.take_turn(deadline)
+            try:
+                self._raise_failure()
+                if not self._opened:
+                    tail.append(_opening_mark())
+                if self._marks or not self._sent:
+                    tail.append(frames.encode_frame(frames.BINARY))
+                tail.append(frames.close_frame(1000))
+                connection.sent_close()
+                connection.send(b"".join(tail), deadline, stalled=self._stalled)
+                self._opened = True
+            finally:
+                connection.give_turn_back()
+            self._await_end(connection, deadline)
+        except EngineConnectionError as exc:
+            raise as_channel_error(self._failure or exc, "the stream was not completed") from None
+        except CloseTimeout:
+            raise
+        except TimeoutError as exc:
+            raise CloseTimeout(f"{connection.label}: {exc}; the end of the stream could not be sent") from None
+
+    def _await_end(self, connection: Connection, deadline: Deadline) -> None:
+        unsent = connection.unsent()
+        ending = self._ending
+        while True:
+            remaining = deadline.remaining()
+            if ending.over.wait(_LOOK if remaining is None else min(_LOOK, remaining)):
+                break
+            before, unsent = unsent, connection.unsent()
+            if before is not None and unsent is not None and unsent < before:
+                deadline.progress()
+            elif deadline.expired:
+                raise CloseTimeout(
+                    f"{connection.label}: the engine has not confirmed the end of the stream for "
+                    f"{deadline.timeout:g} s, probably because nobody reads; the rest may still arrive"
+                )
+        self._raise_failure()
+        if ending.error is not None:
+            raise as_channel_error(ending.error, "the stream was not completed")
+        if ending.close is None or ending.close.code != 1000:
+            # An answer to our Close carries its code (PROTOCOL 5.6); this one was not an answer.
+            raise ChannelBrokenError(
+                f"{connection.label}: the engine ended the stream by itself: this end had been connected "
+                "before (it can be, once), or the reader has left; what was written is lost or incomplete"
+            )
+
+    def _announce_abort(self) -> None:
+        """On a thread of the worker's: connect only to show the reader a stream that was cut."""
+        try:
+            connection = self._owner.connect_end(self._ref, self._ending, self)
+        except Exception:
+            _log.debug("an aborted stream could not be announced", exc_info=True)
+            return
+        connection.start()
+        connection.drop(ChannelAbortedError("the stream was aborted"), last=_opening_mark())
+
+    def _last_words(self) -> bytes:
+        return b"" if self._opened else _opening_mark()
+
+
+class _Ending:
+    """What a writer receives: nothing but the end. Receiver methods are the reader thread's."""
+
+    def __init__(self) -> None:
+        self.over = threading.Event()
+        self.error: Optional[BaseException] = None
+        self.close: Optional[frames.CloseReason] = None
+        self._buffer = bytearray(512)
+
+    def attached(self, connection: Connection) -> None:
+        pass
+
+    def buffer(self) -> bytearray:
+        return self._buffer
+
+    def received(self, pieces: list[frames.Piece], size: int) -> bool:
+        return True  # the engine sends no data on this end; ignore it
+
+    def ended(self, error: Optional[BaseException], close: Optional[frames.CloseReason]) -> None:
+        self.error, self.close = error, close
+        self.over.set()
+
+
+_CURE = "Nobody may be reading: start the reading function first, with submit() or open()"
+
+
+def _opening_mark() -> bytes:
+    return b"".join(frames.encode_frame(frames.BINARY) for _ in range(OPENING))
+
+
+def _as_bytes(data: Any) -> memoryview:
+    if isinstance(data, str):
+        raise TypeError("a bytes-like object is required, not 'str'; use makefile('w') for text")
+    view = memoryview(data)
+    if not view.c_contiguous:
+        raise BufferError("a contiguous buffer is required; copy it first, for instance with bytes(data)")
+    return view if view.ndim == 1 and view.format == "B" else view.cast("B")

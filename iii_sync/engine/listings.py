@@ -1,0 +1,251 @@
+"""The introspection functions ``engine::*::list`` and ``engine::*::info``. Pure.
+
+This engine has no triggers yet: their lists are empty, and asking for one finds nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Optional
+
+from .builtins import ENGINE_VERSION
+from .inputs import Input
+from .jsontext import JSON, JsonObject
+from .records import DEFAULT_NAMESPACE, Builtin, BuiltinError, Worker
+from .router import Router
+
+_ENGINE_WORKER = "iii-engine-functions"
+_MAX_BATCH = 32
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One function as the listings show it."""
+
+    id: str
+    namespace: str
+    worker_name: str
+    description: Optional[str]
+    metadata: JSON = None
+    request_schema: JSON = None
+    response_schema: JSON = None
+    owner: Optional[Worker] = None
+
+    @property
+    def internal(self) -> bool:
+        hidden = self.id.startswith("engine::") and not self.id.startswith("engine::queue::")
+        return hidden or (isinstance(self.metadata, dict) and self.metadata.get("internal") is True)
+
+    def summary(self) -> JsonObject:
+        body: JsonObject = {
+            "function_id": self.id,
+            "namespace": self.namespace,
+            "worker_name": self.worker_name,
+        }
+        if self.description is not None:
+            body["description"] = self.description
+        if self.metadata is not None:
+            body["metadata"] = self.metadata
+        return body
+
+    def detail(self) -> JsonObject:
+        body = self.summary()
+        if self.request_schema is not None:
+            body["request_schema"] = self.request_schema
+        if self.response_schema is not None:
+            body["response_schema"] = self.response_schema
+        body["registered_triggers"] = []
+        return body
+
+
+def listings(router: Router) -> Iterator[Builtin]:
+    """Yield the builtins that describe what a router knows."""
+    view = _View(router)
+    yield Builtin("engine::functions::list", "List functions", view.list_functions)
+    yield Builtin("engine::functions::info", "Describe one or several functions", view.describe_functions)
+    yield Builtin("engine::workers::list", "List workers", view.list_workers)
+    yield Builtin("engine::workers::info", "Describe one worker", view.describe_worker)
+    yield Builtin("engine::triggers::list", "List trigger types", _nothing("engine::triggers::list", "triggers"))
+    yield Builtin("engine::triggers::info", "Describe one trigger type", _no_trigger_type)
+    yield Builtin(
+        "engine::registered-triggers::list",
+        "List registered triggers",
+        _nothing("engine::registered-triggers::list", "registered_triggers"),
+    )
+    yield Builtin("engine::registered-triggers::info", "Describe one registered trigger", _no_trigger)
+
+
+class _View:
+    """What the listings see of one router."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+
+    def list_functions(self, _: Worker, data: JSON) -> JSON:
+        fields = Input("engine::functions::list", data)
+        search, prefix = fields.optional_text("search"), fields.optional_text("prefix")
+        workers = set(fields.optional_texts("workers") or ())
+        worker = fields.optional_text("worker")
+        if worker is not None:
+            workers.add(worker)
+        internal = fields.flag("include_internal")
+        entries = [
+            entry
+            for entry in self._entries()
+            if (internal or not entry.internal)
+            and (prefix is None or entry.id.startswith(prefix))
+            and (not workers or entry.worker_name in workers)
+            and (search is None or _matches(search, entry.id, entry.description))
+        ]
+        entries.sort(key=lambda entry: (not _matches(search or "", entry.id), entry.id, entry.namespace))
+        return {"functions": [entry.summary() for entry in entries]}
+
+    def describe_functions(self, _: Worker, data: JSON) -> JSON:
+        fields = Input("engine::functions::info", data)
+        single, batch = fields.optional_text("function_id"), fields.optional_texts("function_ids")
+        namespace = fields.optional_text("namespace")
+        if single is not None and batch is None:
+            return self._function(single, namespace).detail()
+        if batch is None or single is not None:
+            raise BuiltinError("INVALID_ARGUMENTS", "exactly one of `function_id` and `function_ids`")
+        ids = list(dict.fromkeys(batch))
+        if len(ids) > _MAX_BATCH:
+            raise BuiltinError("INVALID_ARGUMENTS", f"at most {_MAX_BATCH} `function_ids` at a time")
+        details: list[JSON] = []
+        for function_id in ids:
+            try:
+                details.append(self._function(function_id, namespace).detail())
+            except BuiltinError:
+                details.append({"function_id": function_id, "error": "not_found"})
+        return {"functions": details}
+
+    def list_workers(self, _: Worker, data: JSON) -> JSON:
+        fields = Input("engine::workers::list", data)
+        search = fields.optional_text("search")
+        wanted = {"runtime": fields.optional_text("runtime"), "status": fields.optional_text("status")}
+        summaries = [self._engine_summary()]
+        # A worker that does not tell its process id is not shown, as on the real engine.
+        shown = [worker for worker in self._router.workers.values() if worker.profile.pid is not None]
+        summaries.extend(self._summary(worker) for worker in shown)
+        listed: list[JSON] = [
+            summary
+            for summary in summaries
+            if all(value is None or summary[key] == value for key, value in wanted.items())
+            and (search is None or _matches(search, summary["name"], summary["description"]))
+        ]
+        return {"workers": listed}
+
+    def describe_worker(self, _: Worker, data: JSON) -> JSON:
+        fields = Input("engine::workers::info", data)
+        name, namespace = fields.text("name"), fields.optional_text("namespace")
+        if name == _ENGINE_WORKER and namespace in (None, DEFAULT_NAMESPACE):
+            about: JsonObject = {**self._engine_summary(), "internal": True}
+            return self._about(about, [entry for entry in self._entries() if entry.owner is None])
+        found = {
+            self._router.namespace_for(worker): worker
+            for worker in self._router.workers.values()
+            if worker.profile.name == name
+        }
+        worker = found[_pick(found, namespace, f"Worker '{name}' is not connected.")]
+        about = {**self._summary(worker), "internal": False}
+        if worker.profile.pid is not None:
+            about["pid"] = worker.profile.pid
+        return self._about(about, [entry for entry in self._entries() if entry.owner is worker])
+
+    @staticmethod
+    def _about(worker: JsonObject, entries: Iterable[_Entry]) -> JSON:
+        functions: list[JSON] = [entry.summary() for entry in sorted(entries, key=lambda entry: entry.id)]
+        return {"worker": worker, "functions": functions, "trigger_types": [], "registered_triggers": []}
+
+    def _function(self, function_id: str, namespace: Optional[str]) -> _Entry:
+        found = {entry.namespace: entry for entry in self._entries() if entry.id == function_id}
+        return found[_pick(found, namespace, f"Function '{function_id}' is not registered.")]
+
+    def _entries(self) -> Iterator[_Entry]:
+        for builtin in self._router.builtins.values():
+            yield _Entry(builtin.id, DEFAULT_NAMESPACE, _ENGINE_WORKER, builtin.description)
+        for function in self._router.functions.values():
+            told = function.registration
+            yield _Entry(
+                told.id,
+                function.namespace,
+                function.owner.profile.name or told.id.split("::")[0],
+                told.description,
+                told.metadata,
+                told.request_format,
+                told.response_format,
+                function.owner,
+            )
+
+    def _summary(self, worker: Worker) -> JsonObject:
+        profile = worker.profile
+        return {
+            "name": profile.name,
+            "description": profile.description,
+            "version": profile.version,
+            "id": worker.id,
+            "namespace": self._router.namespace_for(worker),
+            "runtime": profile.runtime,
+            "os": profile.os,
+            "status": "connected",
+            "function_count": len(worker.functions),
+            "connected_at_ms": int(worker.connected_at * 1000),
+            "active_invocations": self._router.active_invocations(worker),
+            "isolation": profile.isolation,
+            "ip_address": worker.address,
+        }
+
+    def _engine_summary(self) -> JsonObject:
+        return {
+            "name": _ENGINE_WORKER,
+            "description": "The local engine of iii_sync.",
+            "version": ENGINE_VERSION,
+            "id": _ENGINE_WORKER,
+            "namespace": DEFAULT_NAMESPACE,
+            "runtime": "engine",
+            "os": None,
+            "status": "available",
+            "function_count": len(self._router.builtins),
+            "connected_at_ms": int(self._router.started_at * 1000),
+            "active_invocations": 0,
+            "isolation": "in-process",
+            "ip_address": None,
+        }
+
+
+def _pick(namespaces: Iterable[str], wanted: Optional[str], missing: str) -> str:
+    """Choose a namespace: the named one, else ``default``, else the only one there is."""
+    found = sorted(namespaces)
+    if wanted is not None:
+        found = [namespace for namespace in found if namespace == wanted]
+    elif DEFAULT_NAMESPACE in found:
+        return DEFAULT_NAMESPACE
+    if not found:
+        raise BuiltinError("NOT_FOUND", missing)
+    if len(found) > 1:
+        raise BuiltinError("NOT_FOUND", f"It exists in several namespaces; name one of: {', '.join(found)}.")
+    return found[0]
+
+
+def _matches(search: str, *texts: JSON) -> bool:
+    return any(isinstance(text, str) and search.lower() in text.lower() for text in texts)
+
+
+def _nothing(function_id: str, key: str) -> Callable[[Worker, JSON], JSON]:
+    def run(_: Worker, data: JSON) -> JSON:
+        Input(function_id, data)
+        return {key: []}
+
+    return run
+
+
+def _no_trigger_type(_: Worker, data: JSON) -> JSON:
+    fields = Input("engine::triggers::info", data)
+    name, namespace = fields.text("id"), fields.optional_text("namespace") or DEFAULT_NAMESPACE
+    raise BuiltinError("NOT_FOUND", f"Trigger type '{name}' is not registered in namespace '{namespace}'.")
+
+
+def _no_trigger(_: Worker, data: JSON) -> JSON:
+    name = Input("engine::registered-triggers::info", data).text("id")
+    raise BuiltinError("NOT_FOUND", f"Registered trigger '{name}' was not found.")

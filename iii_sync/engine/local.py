@@ -1,0 +1,140 @@
+"""Starting and stopping a local engine: in a thread of this process or in a child process."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import sys
+from types import TracebackType
+from typing import Optional, Union
+
+from typing_extensions import Self
+
+from .process import EngineProcess
+from .thread import EngineThread
+
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
+
+
+class LocalEngine:
+    """An in-memory iii engine on this machine, for scripts, tests and first steps::
+
+        with LocalEngine() as engine:
+            with register_worker(engine.url) as worker:
+                ...
+
+    Args:
+        host: Where to listen. Anything but a loopback address lets other machines in: there is no
+            authentication.
+        port: Where to listen; 0 takes any free port.
+        in_process: Run in a daemon thread of this process, or else in a child process. Choose the
+            child for a program that forks, or whose threads keep the interpreter busy.
+        timeout: Seconds that :meth:`start`, and likewise :meth:`stop`, may take.
+
+    An engine may be started again after it was stopped; with port 0 it then has another port. It does
+    not survive ``fork``: in the child it counts as not started, and the parent's is left alone.
+
+    **Threads:** one thread at a time may start or stop it.
+    """
+
+    def __init__(
+        self, host: str = "127.0.0.1", port: int = 0, *, in_process: bool = True, timeout: float = 10.0
+    ) -> None:
+        self.host = host
+        self._wanted_port = port
+        self._in_process = in_process
+        self._timeout = timeout
+        self._running: Optional[Union[EngineThread, EngineProcess]] = None
+        self._pid = os.getpid()
+
+    def start(self) -> Self:
+        """Start listening; does nothing if it is already running.
+
+        Returns:
+            The engine itself.
+
+        Raises:
+            ImportError: aiohttp is not installed.
+            OSError: The address is in use, or is not one of this machine.
+            TimeoutError: It did not come up within the timeout.
+
+        **Blocks:** until it listens, at most ``timeout`` seconds.
+        """
+        if self._engine() is not None:
+            return self
+        require_aiohttp()
+        kind = EngineThread if self._in_process else EngineProcess
+        self._pid = os.getpid()
+        self._running = kind(self.host, self._wanted_port, self._timeout)
+        return self
+
+    def stop(self) -> None:
+        """Stop listening and drop every connection; does nothing if it is not running.
+
+        **Blocks:** until its thread or process has ended, usually a few milliseconds, at most
+        ``timeout`` seconds.
+        """
+        engine, self._running = self._engine(), None
+        if engine is not None:
+            engine.stop(self._timeout)
+
+    @property
+    def port(self) -> int:
+        """The port it listens on; before :meth:`start` the one that was asked for."""
+        engine = self._engine()
+        return self._wanted_port if engine is None else engine.port
+
+    @property
+    def url(self) -> str:
+        """The address for ``register_worker``.
+
+        Raises:
+            RuntimeError: The engine is not running.
+        """
+        if self._engine() is None:
+            raise RuntimeError("the engine is not running: call start() or use it in a with statement")
+        host = _WILDCARDS.get(self.host, self.host)
+        return f"ws://[{host}]:{self.port}" if ":" in host else f"ws://{host}:{self.port}"
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started, by this process, and not stopped since."""
+        return self._engine() is not None
+
+    def _engine(self) -> Optional[Union[EngineThread, EngineProcess]]:
+        # After a fork this is a copy whose thread does not exist and whose process is not our child.
+        return self._running if self._pid == os.getpid() else None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        traceback: Optional[TracebackType],
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        where = "thread" if self._in_process else "process"
+        if self._engine() is None:
+            return f"<LocalEngine in a {where}, not running>"
+        return f"<LocalEngine in a {where}, {self.url}>"
+
+
+def require_aiohttp() -> None:
+    """Make sure that the engine's server can be imported.
+
+    Raises:
+        ImportError: It cannot; the message says what to install.
+    """
+    found = None
+    with contextlib.suppress(ImportError, ValueError):
+        found = sys.modules.get("aiohttp") or importlib.util.find_spec("aiohttp")
+    if found is None:
+        raise ImportError(
+            'the local engine needs aiohttp, which is not installed: pip install "iii_sync[engine]"',
+            name="aiohttp",
+        )

@@ -1,0 +1,92 @@
+"""An engine in a child process, which ends with its parent."""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+_LISTENING = re.compile(r"listening on ws://.*:(\d+)$")
+
+
+class EngineProcess:
+    """A running engine; making one starts it.
+
+    Args:
+        host: Where to listen.
+        port: Where to listen; 0 takes any free port.
+        timeout: Seconds the start may take.
+
+    Raises:
+        OSError: The address is in use, or is not one of this machine, or the process failed.
+        TimeoutError: It did not come up in time.
+    """
+
+    def __init__(self, host: str, port: int, timeout: float) -> None:
+        command = [sys.executable, "-m", "iii_sync", "engine", "--host", host, "--port", str(port)]
+        command.append("--exit-with-parent")
+        environment = dict(os.environ)
+        # The child must find this very package, wherever the parent found it.
+        package_home = str(Path(__file__).resolve().parents[2])
+        inherited = environment.get("PYTHONPATH")
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (package_home, inherited)))
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            universal_newlines=True,
+            # Ctrl-C is for the parent, which stops the engine when it is done with it.
+            start_new_session=True,
+        )
+        try:
+            self.port = self._await_port(timeout)
+        except BaseException:
+            self.stop(timeout)
+            raise
+
+    def stop(self, timeout: float) -> None:
+        """Terminate the process and wait for it, at most ``timeout`` seconds; then kill it."""
+        process = self._process
+        with suppress(OSError):
+            process.terminate()
+        try:
+            process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
+
+    def _await_port(self, timeout: float) -> int:
+        assert self._process.stdout is not None
+        lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        # A pipe cannot be read with a deadline on every platform; the thread ends with the process.
+        threading.Thread(
+            target=_read_line, args=(self._process.stdout, lines), name="iii-engine-start", daemon=True
+        ).start()
+        deadline = time.monotonic() + timeout
+        try:
+            line = lines.get(timeout=max(0.0, deadline - time.monotonic())).strip()
+        except queue.Empty:
+            raise TimeoutError(f"the local engine did not start within {timeout:g} seconds") from None
+        match = _LISTENING.search(line)
+        if match is None:
+            raise OSError(line or "the process of the local engine ended before it listened")
+        return int(match.group(1))
+
+
+def _read_line(pipe: IO[str], lines: queue.SimpleQueue[str]) -> None:
+    line = ""
+    with suppress(OSError, ValueError):
+        line = pipe.readline()
+    lines.put(line)

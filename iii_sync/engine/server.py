@@ -1,0 +1,261 @@
+"""The engine's HTTP server: routes, upgrade checks, and the life of each connection.
+
+Everything runs in one event loop. A control connection has two tasks (the handler reads, another
+writes), a writing channel end one, a reading end two. Back-pressure reaches from end to end: a full
+channel stops the reading of its writer's socket, and so does a worker that does not read its frames
+for those who send to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import socket
+import weakref
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Optional
+from urllib.parse import urlsplit
+
+from aiohttp import WSMsgType, web
+
+from .builtins import builtins
+from .channels import read_end, write_end
+from .control import Connection
+from .hub import Channel, Hub
+from .listings import listings
+from .router import Router
+from .sockets import LostError, Socket
+
+GRACE = 5.0
+"""Seconds a connection may take to name its namespace before it gets ``default``."""
+SWEEP_INTERVAL = 60.0
+
+_BACKLOG = 512
+_LINGER = 1.0
+_DEFAULT_PORTS = {"http": ":80", "ws": ":80", "https": ":443", "wss": ":443"}
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Open the listening socket.
+
+    Raises:
+        OSError: The address is in use or is not ours; the message names host and port.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            if os.name == "posix":  # Windows would let two engines share the port
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(_BACKLOG)
+        except BaseException:
+            listener.close()
+            raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(error.errno, f"cannot listen on {host} port {port}: {reason}") from error
+    return listener
+
+
+class Server:
+    """One engine on one listening socket. Used by one event loop only.
+
+    Args:
+        host: The name or address the socket was bound to; accepted in ``Host`` headers.
+        grace: See :data:`GRACE`.
+        sweep_interval: Seconds between two looks at channels that lack an end.
+        hub: The channels.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        *,
+        grace: float = GRACE,
+        sweep_interval: float = SWEEP_INTERVAL,
+        hub: Optional[Hub] = None,
+    ) -> None:
+        self.router = Router()
+        self.hub = Hub() if hub is None else hub
+        self.router.add_builtins(builtins(self.router, self.hub))
+        self.router.add_builtins(listings(self.router))
+        self._host = host.lower()
+        self._grace = grace
+        self._sweep_interval = sweep_interval
+        # Weak: a transport that still sends what is buffered outlives the handler of its connection.
+        self._transports: weakref.WeakSet[asyncio.Transport] = weakref.WeakSet()
+        self._crowded: set[Connection] = set()
+        self._runner: Optional[web.AppRunner] = None
+        self._sweeper: Optional[asyncio.TimerHandle] = None
+
+    async def start(self, listener: socket.socket) -> None:
+        """Serve on a listening socket, which then belongs to the server."""
+        application = web.Application(middlewares=[self._check_origin])
+        application.router.add_get("/", self._serve_control, allow_head=False)
+        application.router.add_get("/otel", self._serve_telemetry, allow_head=False)
+        application.router.add_get("/ws/channels/{id}", self._serve_channel, allow_head=False)
+        self._runner = web.AppRunner(application, handle_signals=False, access_log=None, shutdown_timeout=_LINGER)
+        await self._runner.setup()
+        await web.SockSite(self._runner, listener, backlog=_BACKLOG).start()
+        self._sweep()
+
+    async def stop(self) -> None:
+        """Stop listening and drop every connection, without Close frames, as the real engine does.
+
+        What is buffered is given about a second to leave. A second call does nothing.
+        """
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        runner, self._runner = self._runner, None
+        if runner is None:
+            return
+        for site in list(runner.sites):
+            await site.stop()
+        for transport in list(self._transports):
+            transport.close()
+        # After the connections, so that no reader takes this for the end of its stream.
+        self.hub.close()
+        loop = asyncio.get_running_loop()
+        deadline = loop.call_later(_LINGER / 2, self._abort_all)
+        try:
+            await runner.cleanup()
+        finally:
+            deadline.cancel()
+
+    def _abort_all(self) -> None:
+        for transport in list(self._transports):
+            transport.abort()
+
+    def _sweep(self) -> None:
+        self.hub.sweep()
+        self._sweeper = asyncio.get_running_loop().call_later(self._sweep_interval, self._sweep)
+
+    # Who may connect
+
+    @web.middleware
+    async def _check_origin(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """Refuse web pages: any of them can reach a loopback port through its visitor's browser."""
+        host = request.headers.get("Host", "")
+        if not self._is_own_host(host, request.transport):
+            # A foreign name that resolves to this machine: DNS rebinding.
+            return web.Response(status=403, text="Host not allowed")
+        origin = request.headers.get("Origin")
+        if origin is not None and not _same_host(origin, host):
+            return web.Response(status=403, text="Origin not allowed")
+        return await handler(request)
+
+    def _is_own_host(self, host: str, transport: Optional[asyncio.Transport]) -> bool:
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        if name in ("localhost", self._host):
+            return bool(name)
+        try:
+            address = ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        local = transport.get_extra_info("sockname") if transport is not None else None
+        return address.is_loopback or (local is not None and str(address) == local[0])
+
+    # Routes
+
+    async def _serve_control(self, request: web.Request) -> web.StreamResponse:
+        connection = await self._upgrade(request)
+        if isinstance(connection, Socket):
+            try:
+                await Connection(connection, self.router, self._grace, self._crowded).serve(request.remote)
+            finally:
+                connection.hang_up()
+        return connection
+
+    async def _serve_telemetry(self, request: web.Request) -> web.StreamResponse:
+        connection = await self._upgrade(request)
+        if isinstance(connection, Socket):
+            try:
+                await _discard_telemetry(connection)
+            finally:
+                connection.hang_up()
+        return connection
+
+    async def _serve_channel(self, request: web.Request) -> web.StreamResponse:
+        key, direction = request.query.get("key"), request.query.get("dir")
+        if key is None or direction not in ("read", "write"):
+            return web.Response(status=400, text="`key` and `dir` (read or write) are needed")
+        if not Socket().can_prepare(request):
+            return web.Response(status=400)
+        channel = self.hub.find(request.match_info["id"], key)
+        if channel is None:
+            return web.Response(status=404, text="Channel not found")
+        # Taken before the first await, so that of two ends that race one wins.
+        free = channel.take(direction)
+        try:
+            connection = await self._upgrade(request)
+        except BaseException:
+            if free:
+                _give_up(channel, direction)
+                self.hub.release(channel)
+            raise
+        if not isinstance(connection, Socket):
+            return connection
+        try:
+            if not free:
+                await connection.send_close()
+                await connection.linger(_LINGER)
+            elif direction == "write":
+                await write_end(connection, channel)
+            else:
+                await read_end(connection, channel)
+        finally:
+            if free:
+                self.hub.release(channel)
+            connection.hang_up()
+        return connection
+
+    async def _upgrade(self, request: web.Request) -> web.StreamResponse:
+        """Answer 101 and return the :class:`Socket`, or return the refusal."""
+        connection = Socket()
+        if not connection.can_prepare(request):
+            return web.Response(status=400)
+        await connection.accept(request)
+        if self._runner is None:  # stopped while the upgrade was being answered
+            connection.abort()
+        elif request.transport is not None:
+            self._transports.add(request.transport)
+        return connection
+
+
+async def _discard_telemetry(connection: Socket) -> None:
+    with suppress(LostError):
+        while True:
+            kind, data, _ = await connection.next()
+            if kind is WSMsgType.PING:
+                await connection.send(bytes(data), WSMsgType.PONG)
+            elif kind is WSMsgType.CLOSE:
+                await connection.send_close(int(data))
+                return
+
+
+def _give_up(channel: Channel, direction: str) -> None:
+    """Leave an end whose connection did not come about."""
+    if direction == "write":
+        channel.end(truncated=True)
+    else:
+        channel.leave()
+
+
+def _same_host(origin: str, host: str) -> bool:
+    scheme, _, rest = origin.lower().partition("://")
+    port = _DEFAULT_PORTS.get(scheme, ":")
+    return _without(rest, port) == _without(host.lower(), port)
+
+
+def _without(authority: str, port: str) -> str:
+    return authority[: -len(port)] if authority.endswith(port) else authority

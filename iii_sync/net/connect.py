@@ -1,0 +1,280 @@
+"""From an address to a socket that speaks WebSocket: URL, TCP, proxy, TLS, handshake.
+
+The only file that imports ``websocket``. It makes the handshake and checks the answer; after that the
+socket is ours, framed by :mod:`iii_sync.wire.frames`. The handshake reads byte by byte, so it has never read
+anything of what follows.
+
+Everything here runs in the caller's thread, under one deadline for all steps together.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from urllib.parse import quote, unquote, urlsplit
+
+import websocket
+
+from ..errors import ConfigurationError, ConnectFailedError, ConnectTimeout, HandshakeRejectedError
+from .waiting import Deadline, wait_for_socket
+
+if TYPE_CHECKING:
+    import ssl
+
+__all__ = ["Address", "Route", "connect"]
+
+
+class Address:
+    """The engine's control URL, and the URLs derived from it.
+
+    Args:
+        url: ``ws://host[:port][/path][?query]`` or ``wss://…``.
+
+    Raises:
+        ConfigurationError: Anything else.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except (ValueError, AttributeError, TypeError) as exc:
+            raise ConfigurationError(f"not an address of an engine: {_redacted(str(url))}: {exc}") from None
+        if parts.scheme not in ("ws", "wss") or not host:
+            raise ConfigurationError(
+                f"not an address of an engine: {_redacted(url)}; give it as ws://host:port or wss://host:port"
+            )
+        if re.search(r"[\x00-\x20\x7f]", url):
+            raise ConfigurationError(f"the address {_redacted(url)!r} holds blanks or control characters")
+        if parts.username is not None:
+            raise ConfigurationError(
+                f"the address {_redacted(url)} holds a user name; give credentials in headers, or in III_TOKEN"
+            )
+        self.secure = parts.scheme == "wss"
+        self.host: str = host
+        self.port: int = port or (443 if self.secure else 80)
+
+    def channel(self, channel_id: str, access_key: str, direction: str) -> str:
+        """Return the URL of one end of a channel (PROTOCOL 1.2); it holds the access key, so never show it."""
+        base, _, query = self.url.partition("?")
+        keyed = f"key={quote(access_key, safe='')}&dir={direction}"
+        query = f"{query}&{keyed}" if query else keyed
+        return f"{base.rstrip('/')}/ws/channels/{quote(channel_id, safe='')}?{query}"
+
+    def __str__(self) -> str:
+        """The address without its query, which may hold a token."""
+        return _redacted(self.url)
+
+
+def _redacted(url: str) -> str:
+    shown = re.sub(r"//[^/@]*@", "//…@", url.partition("?")[0])
+    return shown + ("?…" if "?" in url else "")
+
+
+class Route(NamedTuple):
+    """How sockets are opened: the same for the control socket and for channel ends.
+
+    Attributes:
+        headers: Sent with every handshake.
+        ssl_context: For ``wss``; ``None`` verifies against the system's authorities.
+        proxy: ``http://[user:password@]host:port``; ``None`` takes the environment's, ``""`` none.
+    """
+
+    headers: Mapping[str, str]
+    ssl_context: Optional[ssl.SSLContext]
+    proxy: Optional[str]
+
+
+def connect(address: Address, url: str, route: Route, timeout: Optional[float]) -> socket.socket:
+    """Open a WebSocket and return its socket, non-blocking, right behind the handshake.
+
+    Args:
+        address: Where the engine is; errors show this.
+        url: What to ask for there: the control URL or a channel's.
+        route: Headers, TLS and proxy.
+        timeout: Seconds for all steps together.
+
+    Raises:
+        ConnectFailedError: No TCP or TLS connection.
+        HandshakeRejectedError: The answer was not 101; ``status`` tells which.
+        ConnectTimeout: The deadline passed.
+    """
+    deadline = Deadline(timeout)
+    sock: Optional[socket.socket] = None
+    try:
+        sock = _dial(address, route, deadline)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _keep_alive(sock)
+        if address.secure:
+            sock = _start_tls(sock, address, route, deadline)
+        _handshake(_DeadlineSocket(sock, deadline), address, url, route)
+        sock.setblocking(False)
+        connected, sock = sock, None
+        return connected
+    except (TimeoutError, socket.timeout, websocket.WebSocketTimeoutException) as exc:
+        raise ConnectTimeout(
+            f"no WebSocket at {address} within {timeout:g} s"
+            if timeout is not None
+            else f"the connection to {address} timed out: {exc}"
+        ) from exc
+    except websocket.WebSocketBadStatusException as exc:
+        raise HandshakeRejectedError(
+            f"{address} answered HTTP {exc.status_code} instead of opening a WebSocket", exc.status_code
+        ) from None
+    except websocket.WebSocketException as exc:
+        raise HandshakeRejectedError(f"{address} does not answer as a WebSocket: {exc}") from exc
+    except (OSError, ValueError) as exc:
+        # ValueError: the handshake's parser met something that is not HTTP.
+        kind = ConnectFailedError if isinstance(exc, OSError) else HandshakeRejectedError
+        raise kind(f"no connection to {address}: {exc}") from exc
+    finally:
+        if sock is not None:
+            sock.close()
+
+
+def _dial(address: Address, route: Route, deadline: Deadline) -> socket.socket:
+    proxy = _proxy_for(address, route.proxy)
+    if proxy is not None:
+        return _tunnel(proxy, address, deadline)
+    failure: Optional[OSError] = None
+    for family, kind, protocol, _, target in socket.getaddrinfo(address.host, address.port, 0, socket.SOCK_STREAM):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(_step(deadline))
+            sock.connect(target)
+            return sock
+        except OSError as exc:
+            sock.close()
+            failure = exc
+            if deadline.expired:
+                break
+        except BaseException:
+            sock.close()
+            raise
+    raise failure or OSError("the name has no address")
+
+
+def _step(deadline: Deadline) -> Optional[float]:
+    """The time left for a blocking step; ``settimeout(0)`` would mean "do not block" instead."""
+    remaining = deadline.remaining()
+    if remaining is not None and remaining <= 0:
+        raise TimeoutError("timed out")
+    return remaining
+
+
+def _proxy_for(address: Address, proxy: Optional[str]) -> Optional[str]:
+    if proxy is not None:
+        return proxy or None
+    from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
+
+    # The loopback interface is this machine: no proxy can reach it for us.
+    if address.host == "localhost" or address.host == "::1" or address.host.startswith("127."):
+        return None
+    proxies = getproxies_environment()
+    found = proxies.get("https" if address.secure else "http") or proxies.get("all")
+    if not found or proxy_bypass_environment(f"{address.host}:{address.port}", proxies):
+        return None
+    return found
+
+
+def _tunnel(proxy: str, address: Address, deadline: Deadline) -> socket.socket:
+    import base64
+    import http.client
+
+    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    shown = f"{parts.hostname}:{parts.port or 80}"
+    if parts.scheme != "http" or not parts.hostname:
+        raise ConfigurationError(f"the proxy {shown}: only http://[user:password@]host:port is supported")
+    headers: dict[str, str] = {}
+    if parts.username is not None:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+        headers["Proxy-Authorization"] = "Basic " + base64.b64encode(pair).decode("ascii")
+    connection = http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=_step(deadline))
+    connection.set_tunnel(address.host, address.port, headers)
+    try:
+        connection.connect()
+    except (TimeoutError, socket.timeout):
+        connection.close()
+        raise
+    except (OSError, http.client.HTTPException) as exc:
+        connection.close()
+        raise OSError(f"through the proxy {shown}: {exc}") from exc
+    assert connection.sock is not None
+    return connection.sock
+
+
+def _start_tls(sock: socket.socket, address: Address, route: Route, deadline: Deadline) -> socket.socket:
+    import ssl
+
+    context = route.ssl_context or ssl.create_default_context()
+    tls = context.wrap_socket(sock, server_hostname=address.host, do_handshake_on_connect=False)
+    try:
+        # Non-blocking, so that a peer that trickles cannot stretch the deadline.
+        tls.setblocking(False)
+        while True:
+            try:
+                tls.do_handshake()
+                return tls
+            except ssl.SSLWantReadError:
+                wait_for_socket(tls, _step(deadline), write=False)
+            except ssl.SSLWantWriteError:
+                wait_for_socket(tls, _step(deadline), write=True)
+    except BaseException:
+        tls.close()
+        raise
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """Let the kernel find a dead peer: channel sockets cannot be pinged (PROTOCOL 5.8)."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 45), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _handshake(sock: _DeadlineSocket, address: Address, url: str, route: Route) -> None:
+    headers: list[str] = [f"{name}: {value}" for name, value in route.headers.items()]
+    client = websocket.WebSocket(enable_multithread=False, skip_utf8_validation=True)
+    try:
+        # redirect_limit=0: a redirect is an error, and credentials do not follow it.
+        client.connect(  # type: ignore[no-untyped-call]
+            url, socket=sock, header=headers, suppress_origin=True, redirect_limit=0
+        )
+    finally:
+        client.sock = None  # it must not close what is ours
+
+
+class _DeadlineSocket:
+    """What the handshake is made on: every call gets what is left of the one deadline, and of one size."""
+
+    MAX_ANSWER = 256 * 1024
+
+    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+        self._sock = sock
+        self._deadline = deadline
+        self._left = self.MAX_ANSWER
+
+    def recv(self, size: int) -> bytes:
+        self._sock.settimeout(_step(self._deadline))
+        data = self._sock.recv(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise ValueError(f"the answer to the handshake is larger than {self.MAX_ANSWER} bytes")
+        return data
+
+    def send(self, data: bytes) -> int:
+        self._sock.settimeout(_step(self._deadline))
+        self._sock.sendall(data)
+        return len(data)
+
+    def gettimeout(self) -> Optional[float]:
+        return self._deadline.remaining()
+
+    def close(self) -> None:
+        """The owner closes it."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)

@@ -1,0 +1,496 @@
+"""One WebSocket after its handshake: framing, sending from any thread, receiving on the reader thread.
+
+Who may touch what:
+
+* The descriptor is shut down and closed by the reader thread only.
+* Sending needs the *turn*, a lock. Callers wait for it within their deadline and hold it for a whole message
+  (or several that belong together), so frames of two senders never mix. The reader thread never waits for
+  it: what it has to send (a pong, a Close, an answer) goes to the *outbox*, and whoever gives the turn back
+  sends what is in there first. A worker may hold both ends of one channel, so waiting here would deadlock.
+* Under TLS one thread at a time is inside OpenSSL: waiting happens outside ``_tls_lock``, each call on the
+  non-blocking socket inside it.
+* ``_error`` is set once, under ``_state_lock``; everybody may read it.
+
+A message of which a part was sent and the rest was not (deadline, Ctrl-C, error) leaves the stream of bytes
+unusable: the connection is dropped at once and says why from then on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from typing import Callable, Optional, Protocol, Union
+
+from ..errors import ChannelAbortedError, EngineConnectionError, RemoteProtocolError, fresh
+from ..wire import frames
+from .loop import READ, WRITE, Loop
+from .waiting import Deadline, wait_for_socket
+
+__all__ = ["Connection", "Receiver"]
+
+_log = logging.getLogger("iii_sync.io")
+
+Buffer = Union[bytes, bytearray, memoryview]
+
+#: What may wait in the outbox. A peer that lets more pile up does not read, and will not get better.
+_MAX_OUTBOX = 32 * 1024 * 1024
+
+#: After how many seconds without progress a blocked sender tells its owner, once.
+STALL = 5.0
+
+
+class Receiver(Protocol):
+    """Takes what a connection receives. Called on the reader thread; must not block."""
+
+    def attached(self, connection: Connection) -> None:
+        """The connection this receiver belongs to; called once, before anything is received."""
+
+    def buffer(self) -> bytearray:
+        """Return where to receive the next bytes."""
+
+    def received(self, pieces: list[frames.Piece], size: int) -> bool:
+        """Take data pieces, views of the first ``size`` bytes of the last buffer.
+
+        Returns:
+            Whether to go on; ``False`` pauses the connection until :meth:`Connection.resume`.
+        """
+
+    def ended(self, error: Optional[BaseException], close: Optional[frames.CloseReason]) -> None:
+        """Nothing more will come.
+
+        Args:
+            error: Why the connection broke, or ``None`` when the peer closed it with a Close frame.
+            close: What the peer's Close frame said, if there was one.
+        """
+
+
+class Connection:
+    """One WebSocket.
+
+    Args:
+        sock: Connected, non-blocking, right behind the handshake; owned by the connection from here on.
+        loop: The reader thread.
+        receiver: Takes what arrives.
+        label: What to call the connection in messages; must not hold secrets.
+    """
+
+    def __init__(self, sock: socket.socket, loop: Loop, receiver: Receiver, label: str) -> None:
+        self._sock = sock
+        self._loop = loop
+        self._receiver = receiver
+        self._label = label
+        self._pid = os.getpid()
+        self._parser = frames.FrameParser()
+        self._turn = threading.Lock()
+        self._tls_lock = threading.Lock() if hasattr(sock, "pending") else None
+        self._state_lock = threading.Lock()
+        self._error: Optional[BaseException] = None
+        self._outbox: deque[bytes] = deque()  # filled by the reader thread, emptied with the turn
+        self._outbox_size = 0  # reader thread adds, turn owner subtracts; both under _state_lock
+        self._paused = False  # reader thread only
+        self._want_write = False  # reader thread only
+        self._ended = False  # reader thread only: the receiver was told
+        self._closed = False  # reader thread only: the descriptor is gone
+        self._close_sent = False
+        self._reset = False  # reader thread only: end with RST instead of FIN
+        receiver.attached(self)
+        self.last_received = time.monotonic()  # written by the reader thread
+
+    def start(self) -> None:
+        """Begin to receive. Any thread; does not block."""
+        self._loop.call_soon(self._watch)
+
+    # --- any thread ------------------------------------------------------------------------------------
+
+    @property
+    def error(self) -> Optional[BaseException]:
+        """Why the connection ended, or ``None`` while it lives."""
+        return self._error
+
+    @property
+    def between_messages(self) -> bool:
+        """Whether what was received ended at the end of a message."""
+        return self._parser.idle
+
+    @property
+    def label(self) -> str:
+        """What the connection is called in messages."""
+        return self._label
+
+    def drop(self, error: BaseException, *, last: bytes = b"", reset: bool = False) -> None:
+        """End the connection without a goodbye; blocked senders wake up with ``error``.
+
+        Any thread, finalizers too: takes no lock, never blocks.
+
+        Args:
+            error: The reason, unless there was one before.
+            last: Frames to send before, if that is possible without waiting.
+            reset: End with RST: the peer notices at once, and what is under way in either direction is lost.
+        """
+
+        def end() -> None:
+            self._reset = reset
+            if last:
+                self.send_soon(last)
+            self.on_broken(error)
+
+        self._loop.call_soon(end)
+
+    def resume(self) -> None:
+        """Receive again after a pause. Any thread; does not block."""
+        self._loop.call_soon(self._resume)
+
+    def take_turn(self, deadline: Deadline) -> None:
+        """Take the right to send; give it back with :meth:`give_turn_back`, in a ``finally``.
+
+        Blocks until other senders are done, at most until ``deadline``.
+
+        Raises:
+            TimeoutError: The turn did not come in time; nothing was sent.
+            BaseException: What :meth:`drop` was given, or what broke the connection.
+        """
+        remaining = deadline.remaining()
+        if not self._turn.acquire(timeout=-1 if remaining is None else remaining):
+            raise TimeoutError(f"another thread was sending to {self._label} for {deadline.timeout:g} s")
+        if self._error is not None:
+            self.give_turn_back()
+            self._check()
+
+    def send(self, data: Buffer, deadline: Deadline, *, stalled: Optional[Callable[[], None]] = None) -> None:
+        """Send frames, all of them; needs the turn.
+
+        Blocks while the peer does not take them, at most until ``deadline``.
+
+        Args:
+            data: Whole frames.
+            deadline: Told of every progress.
+            stalled: Called once when nothing left for some seconds.
+
+        Raises:
+            TimeoutError: Nothing left in time. When a part had left, the connection is dropped with it.
+            BaseException: What broke the connection, or interrupted the wait.
+        """
+        # Frames of the reader thread come first: we are at a frame boundary.
+        while self._outbox and not self._flush_outbox():
+            self._check()
+            stalled = self._wait_writable(deadline, stalled)
+        view = memoryview(data)
+        size, sent = len(view), 0
+        touched = False  # whether a part may have left
+        try:
+            while sent < size:
+                self._check()
+                touched = True
+                count = self._try_send(view[sent:] if sent else view)
+                if count:
+                    sent += count
+                    deadline.progress()
+                    continue
+                # OpenSSL keeps what it could not send: from then on the record must be finished.
+                touched = sent > 0 or self._tls_lock is not None
+                stalled = self._wait_writable(deadline, stalled)
+        except BaseException as exc:
+            if touched and sent < size:
+                self._poison(exc)
+            raise
+
+    def give_turn_back(self) -> None:
+        """End the turn; what the reader thread put into the outbox meanwhile is sent, without waiting."""
+        while True:
+            self._turn.release()
+            if self._error is not None:
+                self._loop.call_soon(self._close_if_over)
+                return
+            # Look again: the reader thread may have found the turn taken just before it was given back.
+            if not self._outbox or not self._turn.acquire(blocking=False):
+                return
+            if not self._flush_outbox():
+                self._turn.release()
+                self._loop.call_soon(self._wait_to_flush)
+                return
+
+    def sent_close(self) -> None:
+        """Note that a Close frame was sent: the peer's Close is now an answer."""
+        self._close_sent = True
+
+    def unsent(self) -> Optional[int]:
+        """Return how many bytes the peer's machine has not taken yet, or ``None`` where that is unknown."""
+        try:
+            import fcntl
+            import termios
+
+            with self._state_lock:  # the descriptor is closed under this lock
+                if self._closed:
+                    return 0
+                answer = fcntl.ioctl(self._sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+            return int(struct.unpack("i", answer)[0])
+        except (ImportError, OSError, AttributeError):
+            return None
+
+    def forget(self) -> None:
+        """Close the descriptor in a forked child; the connection itself is the parent's."""
+        try:
+            os.close(self._sock.detach())
+        except OSError:
+            pass
+
+    # --- sending, with the turn ------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise fresh(self._error)
+
+    def _poison(self, exc: BaseException) -> None:
+        reason = self._error or ChannelAbortedError(
+            f"a message to {self._label} was cut in the middle ({type(exc).__name__}: {exc})"
+        )
+        self._set_error(reason)
+        self.drop(reason)
+
+    def _wait_writable(self, deadline: Deadline, stalled: Optional[Callable[[], None]]) -> Optional[Callable[[], None]]:
+        remaining = deadline.remaining()
+        if stalled is not None and (remaining is None or remaining > STALL):
+            if wait_for_socket(self._sock, STALL, write=True):
+                return stalled
+            stalled()
+            remaining = deadline.remaining()
+        if not wait_for_socket(self._sock, remaining, write=True) and deadline.expired:
+            raise TimeoutError(f"nothing could be sent for {deadline.timeout:g} s")
+        return None
+
+    def _try_send(self, view: memoryview) -> int:
+        """One send; 0 when the socket is full."""
+        try:
+            if self._tls_lock is None:
+                return self._sock.send(view)
+            # Large pieces would keep the reader out for long.
+            with self._tls_lock:
+                return self._sock.send(view[: 128 * 1024])
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            if _wants_retry(exc):
+                return 0
+            self._loop.call_soon(self._after_failed_send)
+            self._set_error(self._as_connection_error(exc))
+            assert self._error is not None
+            raise fresh(self._error) from exc
+
+    def _flush_outbox(self) -> bool:
+        """Send what is in the outbox without blocking; needs the turn. ``False``: the socket is full."""
+        try:
+            while self._outbox and self._error is None:
+                data = self._outbox[0]
+                count = self._try_send(memoryview(data))
+                if not count:
+                    return False
+                if count < len(data):
+                    self._outbox[0] = data[count:]
+                else:
+                    self._outbox.popleft()
+                with self._state_lock:
+                    self._outbox_size -= count
+        except Exception:
+            pass  # the connection broke, and _try_send has noted it
+        except BaseException as exc:
+            self._poison(exc)
+            raise
+        return True
+
+    # --- the reader thread -----------------------------------------------------------------------------
+
+    def send_soon(self, data: bytes) -> None:
+        """Send whole frames without waiting. On the reader thread only."""
+        if self._error is not None:
+            return
+        with self._state_lock:
+            self._outbox_size += len(data)
+            full = self._outbox_size > _MAX_OUTBOX
+        if full:
+            self.on_broken(EngineConnectionError(f"{self._label} does not read what it is sent"))
+            return
+        self._outbox.append(data)
+        if self._turn.acquire(blocking=False):
+            flushed = self._flush_outbox()
+            self._turn.release()
+            if not flushed:
+                self._wait_to_flush()
+
+    def _wait_to_flush(self) -> None:
+        if not self._want_write and not self._ended:
+            self._want_write = True
+            self._watch()
+
+    def on_writable(self) -> None:
+        """The outbox can go on."""
+        self._want_write = False
+        if self._turn.acquire(blocking=False):
+            self._want_write = not self._flush_outbox()
+            self._turn.release()
+        # Else the owner of the turn sends the outbox first thing.
+        self._watch()
+
+    def _watch(self) -> None:
+        if self._closed:
+            return
+        if self._ended:
+            self._loop.unwatch(self._sock, self)
+            return
+        events = (0 if self._paused else READ) | (WRITE if self._want_write else 0)
+        self._loop.watch(self._sock, self, events)
+
+    def _resume(self) -> None:
+        if self._paused and not self._ended:
+            self._paused = False
+            # OpenSSL may hold bytes that the selector cannot see: read before waiting.
+            try:
+                self.on_readable()
+            except Exception as exc:
+                self.on_broken(exc)
+            self._watch()
+
+    def _after_failed_send(self) -> None:
+        """Read what the peer had to say before it went: often the reason."""
+        for _ in range(64):
+            if not self._receive():
+                break
+        self._close_if_over()
+
+    def on_readable(self) -> None:
+        """Receive once, as much as the receiver's buffer takes."""
+        self._receive()
+
+    def _receive(self) -> bool:
+        if self._ended or self._paused:
+            return False
+        buffer = self._receiver.buffer()
+        size, over, failure = self._fill(buffer)
+        if size:
+            self.last_received = time.monotonic()
+            self._handle(memoryview(buffer)[:size], size)
+        if failure is not None and not self._ended:
+            self._end(self._as_connection_error(failure))
+        elif over and not self._ended:
+            self._end(EngineConnectionError(f"{self._label} ended without a Close"))
+        return size > 0
+
+    def _fill(self, buffer: bytearray) -> tuple[int, bool, Optional[OSError]]:
+        """Receive; returns the size, whether the stream is over, and the error that ended it."""
+        size = 0
+        try:
+            if self._tls_lock is None:
+                size = self._sock.recv_into(buffer)
+                return size, size == 0, None
+            view = memoryview(buffer)
+            while size < len(view):
+                # A TLS read gives one record; what OpenSSL still holds must not wait for the selector.
+                with self._tls_lock:
+                    count = self._sock.recv_into(view[size:])
+                if not count:
+                    return size, True, None
+                size += count
+            return size, False, None
+        except BlockingIOError:
+            return size, False, None
+        except OSError as exc:
+            return size, False, None if _wants_retry(exc) else exc
+
+    def _handle(self, view: memoryview, size: int) -> None:
+        position = 0
+        while position < size and not self._ended:
+            pieces, used = self._parser.feed(view[position:] if position else view)
+            position += used
+            self._handle_pieces(pieces, size)
+
+    def _handle_pieces(self, pieces: list[frames.Piece], size: int) -> None:
+        data = pieces
+        if any(piece.opcode > frames.BINARY for piece in pieces):
+            data = [piece for piece in pieces if piece.opcode <= frames.BINARY]
+            for piece in pieces:
+                if piece.opcode == frames.PING:
+                    self.send_soon(frames.encode_frame(frames.PONG, piece.payload))
+        if data:
+            try:
+                go_on = self._receiver.received(data, size)
+            except frames.FrameError as exc:
+                self._refuse(exc)
+                return
+            if not go_on and not self._ended:
+                self._paused = True
+                self._watch()
+        if self._parser.closed:
+            close = frames.parse_close(pieces[-1].payload)
+            if not self._close_sent:
+                # The code goes back as it came; an answer without one to a Close without one.
+                self.send_soon(frames.close_frame(close.code))
+            self._end(None, close)
+        elif self._parser.error is not None:
+            self._refuse(self._parser.error)
+
+    def _refuse(self, violation: frames.FrameError) -> None:
+        self.send_soon(frames.close_frame(violation.code, str(violation)))
+        self._end(RemoteProtocolError(f"{self._label} broke the protocol: {violation}", violation.code))
+
+    def _end(self, error: Optional[BaseException], close: Optional[frames.CloseReason] = None) -> None:
+        """Nothing more is received; tell the receiver and let the descriptor go."""
+        if self._ended:
+            return
+        self._ended = True
+        said = f" with the code {close.code}" if close is not None and close.code is not None else ""
+        self._set_error(error or EngineConnectionError(f"{self._label} was closed by the peer{said}"))
+        self._loop.watch(self._sock, self, 0)
+        try:
+            self._receiver.ended(error, close)
+        finally:
+            self._close_if_over()
+
+    def on_broken(self, error: BaseException) -> None:
+        """Drop the connection."""
+        self._set_error(error)
+        self._end(self._error)
+
+    def _set_error(self, error: BaseException) -> None:
+        with self._state_lock:
+            if self._error is None:
+                self._error = error
+
+    def _close_if_over(self) -> None:
+        """Close the descriptor once nobody is inside it."""
+        if self._closed or self._error is None:
+            return
+        if not self._ended:
+            self._end(self._error)
+            return
+        # Wakes a sender that waits for the socket. Not SSLSocket.shutdown(): that one forgets its TLS state.
+        with contextlib.suppress(OSError):
+            if self._reset:
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            else:
+                socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+        if not self._turn.acquire(blocking=False):
+            if self._reset:
+                # SO_LINGER works at close(), which has to wait for the sender: wake it.
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+            return  # its owner calls this again
+        try:
+            with self._state_lock:
+                self._closed = True
+                self._loop.unwatch(self._sock, self)
+                self._sock.close()
+        finally:
+            self._turn.release()
+
+    def _as_connection_error(self, exc: OSError) -> EngineConnectionError:
+        return EngineConnectionError(f"{self._label}: {exc}")
+
+
+def _wants_retry(exc: OSError) -> bool:
+    """Whether TLS only asks to be called again (``ssl`` may not be loaded, so its classes go by name)."""
+    return type(exc).__name__ in ("SSLWantReadError", "SSLWantWriteError")

@@ -1,0 +1,213 @@
+"""The bounded queue between the reader thread and the consumer of one stream.
+
+One item of the queue is what one read of the socket brought: many frames, one wake-up. The bound is in bytes;
+a full inbox stops the reading of its own socket, and so the sender, and nothing else.
+
+Locks: ``_lock`` guards the byte count and the decision to pause or to resume, nothing more. End and error are
+kept beside the queue, since they would not fit into a full one; an empty item only wakes the consumer.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from typing import Optional, Union
+
+from ..wire import frames
+from ..wire.marks import StreamEnd
+from .connection import Connection
+
+__all__ = ["Batch", "Inbox"]
+
+#: Bytes that may wait for the consumer of one stream, before its socket is left alone.
+BUDGET = 4 * 1024 * 1024
+
+#: Items that may wait; an item costs memory even when it holds few bytes.
+MAX_ITEMS = 1024
+
+SMALLEST_WINDOW = 64 * 1024
+LARGEST_WINDOW = 1024 * 1024
+
+#: The longest text message; it is kept whole in memory.
+MAX_TEXT = 64 * 1024 * 1024
+
+
+class Batch:
+    """What one read brought.
+
+    Attributes:
+        items: Data as views of the window or as bytes, never empty, and text messages as ``str``, in order.
+        size: The memory it stands for, in bytes.
+    """
+
+    __slots__ = ("items", "size", "_window", "_spare")
+
+    def __init__(
+        self,
+        items: list[Union[memoryview, str]],
+        size: int,
+        window: Optional[bytearray],
+        spare: deque[bytearray],
+    ) -> None:
+        self.items = items
+        self.size = size
+        self._window = window
+        self._spare = spare
+
+    def release(self) -> None:
+        """Give the window back for reuse. Nobody may look at the views any more."""
+        if self._window is not None:
+            self._spare.append(self._window)
+            self._window = None
+
+
+class Inbox:
+    """Receives one stream and holds it for its consumer.
+
+    The :class:`~iii_sync.net.connection.Receiver` methods are the reader thread's, the others the consumer's.
+
+    Attributes:
+        stream: What is known of the stream's completeness; to be looked at when it is over.
+        over: Whether nothing more will come; what is queued can still be got.
+        error: Why the connection broke, if it did.
+        close: What the engine's Close said, if there was one.
+    """
+
+    def __init__(self) -> None:
+        self._connection: Optional[Connection] = None
+        # Wider than MAX_ITEMS: one read may bring several items, and then there are the wake-ups.
+        self._queue: queue.Queue[Optional[Batch]] = queue.Queue(MAX_ITEMS + 512)
+        self._lock = threading.Lock()
+        self._waiting = 0  # bytes in the queue; under _lock
+        self._paused = False  # under _lock
+        self._window_size = SMALLEST_WINDOW
+        self._window: Optional[bytearray] = None
+        # At most two are kept: one that is being filled, one that is being read.
+        self._spare: deque[bytearray] = deque(maxlen=2)
+        self._texts = frames.TextAssembler(MAX_TEXT)
+        self.stream = StreamEnd()
+        self.over = False
+        self.error: Optional[BaseException] = None
+        self.close: Optional[frames.CloseReason] = None
+
+    def attached(self, connection: Connection) -> None:
+        """Take note of the connection, to resume it."""
+        self._connection = connection
+
+    # --- the reader thread -----------------------------------------------------------------------------
+
+    def buffer(self) -> bytearray:
+        """Return the window for the next read."""
+        while self._window is None and self._spare:
+            window = self._spare.popleft()
+            if len(window) >= self._window_size:
+                self._window = window
+        if self._window is None:
+            self._window = bytearray(self._window_size)
+        return self._window
+
+    def received(self, pieces: list[frames.Piece], size: int) -> bool:
+        """Queue what was read; ``False`` when the consumer is behind."""
+        window = self._window
+        assert window is not None
+        # A small read is copied: a few bytes must not keep a whole window busy. So is a part of a read
+        # that was cut into many pieces, for the window is still needed for its other parts.
+        many = len(pieces) >= frames.MAX_PIECES
+        keep = size >= len(window) // 4 and not many
+        items: list[Union[memoryview, str]] = []
+        count = 0
+        for opcode, payload, end in pieces:
+            self.stream.piece(opcode, len(payload), end)
+            if opcode == frames.BINARY:
+                if payload:
+                    items.append(memoryview(payload if keep else bytes(payload)))
+                    count += len(payload)
+            else:
+                text = self._texts.add(payload, end)
+                if self._texts.oversize:
+                    raise frames.FrameError(1009, f"a text message above {MAX_TEXT} bytes")
+                if text is not None:
+                    items.append(text)
+                    count += len(text)
+        if not items:
+            return True
+        if many:
+            items = _joined(items)
+        if keep:
+            count = len(window)
+            self._window = None
+            if size == count:
+                self._window_size = min(2 * count, LARGEST_WINDOW)
+        self._queue.put_nowait(Batch(items, count, window if keep else None, self._spare))
+        with self._lock:
+            self._waiting += count
+            if self._waiting >= BUDGET or self._queue.qsize() >= MAX_ITEMS:
+                self._paused = True
+                return False
+        return True
+
+    def ended(self, error: Optional[BaseException], close: Optional[frames.CloseReason]) -> None:
+        """Note the end; what is queued stays readable."""
+        self.error, self.close = error, close
+        self.over = True
+        self.wake()
+
+    # --- the consumer ----------------------------------------------------------------------------------
+
+    def get(self, timeout: Optional[float]) -> Optional[Batch]:
+        """Return the next batch.
+
+        Blocks until there is one, at most ``timeout`` seconds.
+
+        Returns:
+            The batch, or ``None`` when the consumer was woken or the stream is over: look at :attr:`over`.
+
+        Raises:
+            TimeoutError: Nothing came.
+        """
+        while True:
+            try:
+                # Once over, nothing is added any more: what is in the queue is all there is.
+                batch = self._queue.get_nowait() if self.over else self._queue.get(timeout=timeout)
+            except queue.Empty:
+                if not self.over:
+                    raise TimeoutError from None
+                if self._queue.empty():
+                    return None
+                continue
+            if batch is None:
+                if self.over:
+                    continue
+                return None
+            with self._lock:
+                self._waiting -= batch.size
+                resume = self._paused and self._waiting <= BUDGET // 2 and self._queue.qsize() <= MAX_ITEMS // 2
+                if resume:
+                    self._paused = False
+            if resume and self._connection is not None:
+                self._connection.resume()
+            return batch
+
+    def wake(self) -> None:
+        """Make a blocked :meth:`get` return. Any thread; not in a finalizer."""
+        # On a queue that is not empty nobody is blocked.
+        if self._queue.empty():
+            self._queue.put_nowait(None)
+
+
+def _joined(items: list[Union[memoryview, str]]) -> list[Union[memoryview, str]]:
+    """Join neighbouring data: thousands of tiny messages would cost far more memory than their bytes."""
+    joined: list[Union[memoryview, str]] = []
+    run: list[memoryview] = []
+    for item in items:
+        if isinstance(item, str):
+            if run:
+                joined.append(memoryview(b"".join(run)))
+                run = []
+            joined.append(item)
+        else:
+            run.append(item)
+    if run:
+        joined.append(memoryview(b"".join(run)))
+    return joined

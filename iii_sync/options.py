@@ -1,0 +1,183 @@
+"""What a worker can be told, and where it looks when it is not: the environment."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Optional
+
+from typing_extensions import TypedDict
+
+from .errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import ssl
+
+__all__ = ["DEFAULT_URL", "InitOptions", "ReconnectionConfig"]
+
+#: Where the engine listens unless told otherwise (PROTOCOL 1.1).
+DEFAULT_URL = "ws://127.0.0.1:49134"
+
+_LARGEST_MESSAGE = 64 * 1024 * 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class ReconnectionConfig:
+    """How a lost control connection is made again.
+
+    Attributes:
+        initial_delay: Seconds before the second try; the first comes at once.
+        max_delay: Seconds that a delay may grow to.
+        backoff_multiplier: What a delay is multiplied with after each failure.
+        jitter_factor: Part of a delay that is random, 0 to 1.
+        max_retries: Tries before the worker gives up; ``None``: never.
+    """
+
+    initial_delay: float = 0.1
+    max_delay: float = 10.0
+    backoff_multiplier: float = 2.0
+    jitter_factor: float = 0.3
+    max_retries: Optional[int] = None
+
+    def __post_init__(self) -> None:
+        _positive(self, "initial_delay", "max_delay")
+        if self.backoff_multiplier < 1:
+            raise ConfigurationError(f"backoff_multiplier={self.backoff_multiplier!r} must be at least 1")
+        if not 0 <= self.jitter_factor <= 1:
+            raise ConfigurationError(f"jitter_factor={self.jitter_factor!r} must be between 0 and 1")
+        if self.max_retries is not None and self.max_retries < 0:
+            raise ConfigurationError(f"max_retries={self.max_retries!r} must be 0 or more, or None")
+
+
+@dataclasses.dataclass(frozen=True)
+class InitOptions:
+    """Options of :func:`iii_sync.register_worker`; times are seconds, ``None`` waits for ever.
+
+    Attributes:
+        worker_name: The worker's name, unique among the live workers of its namespace. Default: ``III_WORKER_NAME``,
+            else ``hostname:pid`` and something unique.
+        worker_description: One line for people who list workers.
+        namespace: Where the worker registers and calls. Default: ``III_NAMESPACE``, else the engine's ``default``.
+        headers: Sent with the handshake of every socket. ``Authorization: Bearer $III_TOKEN`` is added when
+            ``III_TOKEN`` is set and no ``Authorization`` is given.
+        ssl_context: For ``wss://``: a private authority, a client certificate. Default: the system's authorities.
+        proxy: ``http://[user:password@]host:port``, or ``""`` for none. Default: the environment's
+            (``https_proxy``, ``http_proxy``, ``no_proxy``), never for the loopback interface.
+        connect_timeout: For each socket, from the name look-up to the end of the handshake; and again for
+            the engine's hello, and for each registration.
+        invocation_timeout: Default of ``trigger``.
+        channel_timeout: Default of ``timeout`` of channel ends: silence that a read or write tolerates.
+        close_timeout: Silence that ``close()`` of a writer tolerates.
+        shutdown_timeout: Default of ``shutdown()``, for everything it does.
+        keep_trying: When the engine cannot be reached, ``register_worker`` returns all the same and the
+            worker connects in the background, instead of raising.
+        reconnection_config: How a lost connection is made again.
+        marks: Whether writers mark the beginning and end of their streams, so that a cut one is noticed.
+        max_handlers: Handlers that run at once; further calls are answered with ``overloaded``.
+        max_payload: Bytes that a message may have, at most 64 MiB. Above 16 MiB less 64 KiB the message
+            breaks the connections of peers that accept no more.
+    """
+
+    worker_name: Optional[str] = None
+    worker_description: Optional[str] = None
+    namespace: Optional[str] = None
+    headers: Optional[Mapping[str, str]] = None
+    ssl_context: Optional[ssl.SSLContext] = None
+    proxy: Optional[str] = None
+    connect_timeout: float = 10.0
+    invocation_timeout: Optional[float] = 30.0
+    channel_timeout: Optional[float] = None
+    close_timeout: Optional[float] = 30.0
+    shutdown_timeout: float = 5.0
+    keep_trying: bool = False
+    reconnection_config: ReconnectionConfig = dataclasses.field(default_factory=ReconnectionConfig)
+    marks: bool = True
+    max_handlers: int = 1000
+    max_payload: int = 16 * 1024 * 1024 - 64 * 1024
+
+    def __post_init__(self) -> None:
+        _positive(
+            self,
+            "connect_timeout",
+            "invocation_timeout",
+            "channel_timeout",
+            "close_timeout",
+            "shutdown_timeout",
+            "max_handlers",
+            "max_payload",
+        )
+        if self.max_payload > _LARGEST_MESSAGE:
+            raise ConfigurationError(
+                f"max_payload={self.max_payload} is above 64 MiB, which no engine accepts; use a channel"
+            )
+        for name in ("worker_name", "namespace"):
+            value = getattr(self, name)
+            if value is not None and not value.strip():
+                raise ConfigurationError(f"{name}={value!r} is blank: give a name, or leave it out")
+        for header, value in (self.headers or {}).items():
+            if not isinstance(header, str) or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", header):
+                raise ConfigurationError(f"headers: {header!r} is not the name of a header")
+            if not isinstance(value, str) or re.search(r"[\r\n\0]", value):
+                raise ConfigurationError(f"headers: the value of {header!r} is not a line of text")
+
+    def all_headers(self) -> dict[str, str]:
+        """Return the headers of a handshake, the environment's token among them (read at each connection)."""
+        headers = dict(self.headers or {})
+        token = (os.environ.get("III_TOKEN") or "").strip()
+        if token and not any(name.lower() == "authorization" for name in headers):
+            if re.search(r"[\x00-\x1f]", token):
+                raise ConfigurationError("III_TOKEN is not one line of text")
+            headers["Authorization"] = f"Bearer {token}"
+        return headers
+
+
+class OptionArguments(TypedDict, total=False):
+    """The fields of :class:`InitOptions` as keyword arguments of :func:`iii_sync.register_worker`."""
+
+    worker_name: Optional[str]
+    worker_description: Optional[str]
+    namespace: Optional[str]
+    headers: Optional[Mapping[str, str]]
+    ssl_context: Optional[ssl.SSLContext]
+    proxy: Optional[str]
+    connect_timeout: float
+    invocation_timeout: Optional[float]
+    channel_timeout: Optional[float]
+    close_timeout: Optional[float]
+    shutdown_timeout: float
+    keep_trying: bool
+    reconnection_config: ReconnectionConfig
+    marks: bool
+    max_handlers: int
+    max_payload: int
+
+
+def _positive(options: Any, *names: str) -> None:
+    """Refuse what is not a number above zero; ``None`` passes where the field's type allows it."""
+    for field in dataclasses.fields(options):
+        if field.name not in names:
+            continue
+        value = getattr(options, field.name)
+        if value is None and "Optional" in str(field.type):
+            continue
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+            raise ConfigurationError(f"{field.name}={value!r} must be a number above 0")
+
+
+def from_environment(options: InitOptions) -> InitOptions:
+    """Fill in what the environment says: ``III_NAMESPACE`` and ``III_WORKER_NAME``; blank counts as unset."""
+    found: dict[str, Any] = {}
+    if options.namespace is None:
+        found["namespace"] = (os.environ.get("III_NAMESPACE") or "").strip() or None
+    # A supervisor that names its workers must be able to find them, so the variable wins (DELTA 0.25, 6).
+    name = (os.environ.get("III_WORKER_NAME") or "").strip()
+    if name:
+        found["worker_name"] = name
+    return dataclasses.replace(options, **found)
+
+
+def address_from_environment(address: Optional[str]) -> str:
+    """Return the given address, else ``III_URL``, else :data:`DEFAULT_URL`."""
+    return address or (os.environ.get("III_URL") or "").strip() or DEFAULT_URL

@@ -1,0 +1,135 @@
+"""The threads on which handlers and callbacks run.
+
+Grows as long as every thread is busy, so that handlers which call each other never wait for a thread; the
+thread that was used last is used next, so that the others become idle and end.
+
+``_lock`` guards every field; it is never held while user code runs or while waiting.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from typing import Callable, Optional
+
+__all__ = ["HandlerPool"]
+
+_log = logging.getLogger("iii_sync.worker")
+
+Task = Callable[[], None]
+
+
+class HandlerPool:
+    """Daemon threads, made on demand and retired when idle.
+
+    Args:
+        name: Beginning of the threads' names.
+        max_threads: How many there may be.
+        idle_timeout: Seconds after which a thread without work ends.
+    """
+
+    def __init__(self, name: str, max_threads: int, idle_timeout: float = 5.0) -> None:
+        self._name = name
+        self._max_threads = max_threads
+        self._idle_timeout = idle_timeout
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._idle: list[queue.SimpleQueue[Optional[Task]]] = []  # one mailbox a waiting thread, newest last
+        self._backlog: deque[Task] = deque()
+        self._threads: set[threading.Thread] = set()
+        self._started = 0
+        self._busy = 0
+        self._stopped = False
+
+    def try_run(self, task: Task) -> bool:
+        """Run ``task`` on a thread now; ``False`` when none is free and none can be made. Never waits for one."""
+        with self._lock:
+            return not self._stopped and self._dispatch(task)
+
+    def run_soon(self, task: Task) -> None:
+        """Run ``task`` on a thread, now or when one becomes free. Never waits."""
+        with self._lock:
+            if not self._dispatch(task):
+                self._backlog.append(task)
+
+    @property
+    def threads(self) -> int:
+        """How many threads there are, busy or idle."""
+        with self._lock:
+            return len(self._threads)
+
+    def drain(self, timeout: float) -> bool:
+        """Wait until no task is running, the caller's own left aside; at most ``timeout`` seconds."""
+        end = time.monotonic() + timeout
+        with self._changed:
+            own = 1 if threading.current_thread() in self._threads else 0
+            while self._busy > own or self._backlog:
+                remaining = end - time.monotonic()
+                if remaining <= 0:
+                    return False
+                self._changed.wait(remaining)
+            return True
+
+    def stop(self) -> None:
+        """Take no new tasks from :meth:`try_run`; idle threads end. Running tasks go on."""
+        with self._lock:
+            self._stopped = True
+            for mailbox in self._idle:
+                mailbox.put(None)
+            self._idle.clear()
+
+    def _dispatch(self, task: Task) -> bool:
+        if self._idle:
+            self._idle.pop().put(task)
+        elif len(self._threads) >= self._max_threads or not self._start(task):
+            return False
+        self._busy += 1
+        return True
+
+    def _start(self, task: Task) -> bool:
+        self._started += 1
+        thread = threading.Thread(target=self._work, args=(task,), name=f"{self._name}-{self._started}", daemon=True)
+        self._threads.add(thread)
+        try:
+            thread.start()
+        except RuntimeError:
+            self._threads.discard(thread)
+            return False
+        return True
+
+    def _work(self, first: Task) -> None:
+        task: Optional[Task] = first
+        mailbox: queue.SimpleQueue[Optional[Task]] = queue.SimpleQueue()
+        while task is not None:
+            try:
+                task()
+            except BaseException:
+                _log.exception("a callback failed")
+            task = None  # let go of what it holds while waiting
+            with self._changed:
+                self._busy -= 1
+                if self._backlog:
+                    task = self._backlog.popleft()
+                    self._busy += 1
+                    continue
+                self._changed.notify_all()
+                if self._stopped:
+                    break
+                self._idle.append(mailbox)
+            task = self._wait(mailbox)
+        with self._changed:
+            self._threads.discard(threading.current_thread())
+            self._changed.notify_all()
+
+    def _wait(self, mailbox: queue.SimpleQueue[Optional[Task]]) -> Optional[Task]:
+        try:
+            return mailbox.get(timeout=self._idle_timeout)
+        except queue.Empty:
+            with self._lock:
+                if mailbox in self._idle:
+                    self._idle.remove(mailbox)
+                    return None
+            return mailbox.get()  # a task was dispatched to us just now

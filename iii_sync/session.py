@@ -1,0 +1,696 @@
+"""The control connection of a worker: made, announced, lost, made again; and the calls under way on it.
+
+Theory of operation. A *link* is one control connection, from its socket to its end. At any time at most
+one link is current; calls go out on it and their answers come in on it. When it ends, however it ends, every
+call that went out on it fails at once, for the engine has forgotten them (PROTOCOL 2.7), and a thread makes the
+next one: connect, hello, ``reattach``, ``engine::workers::register``, the registrations, and only then is the
+link current and callers go on.
+
+Threads. ``received`` and ``ended`` run on the reader thread and never block. Everything else runs in
+callers' threads or in the reconnecting thread. ``_lock`` guards the fields; it is a leaf: nothing is sent,
+waited for or called back while it is held (``_changed`` waits on it, which lets it go).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import random
+import threading
+import time
+import uuid
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import Any, Callable, Optional, Protocol
+
+from . import _version
+from .calls import Call, PassedRef
+from .errors import (
+    AuthenticationError,
+    CallTimeout,
+    ConnectionLostError,
+    ConnectTimeout,
+    EngineConnectionError,
+    EngineTimeoutError,
+    IIISyncError,
+    InvocationError,
+    PayloadTooLargeError,
+    RegistrationRejectedError,
+    WorkerClosedError,
+    fresh,
+    invocation_error,
+)
+from .net.connect import Address, Route, connect
+from .net.connection import Connection
+from .net.loop import Loop, Timer
+from .net.waiting import Deadline
+from .options import InitOptions
+from .wire import frames, messages
+
+__all__ = ["ConnectionState", "Link", "Session"]
+
+_log = logging.getLogger("iii_sync.worker")
+
+ConnectionState = str
+
+#: Above this a message goes out in fragments: the engine takes frames of 16 MiB at most (PROTOCOL 1.3).
+_FRAGMENT_ABOVE = 16 * 1024 * 1024 - 64 * 1024
+
+#: What an inbound message may have beyond ``max_payload``: the engine adds keys on the way (PROTOCOL 13).
+_INBOUND_EXTRA = 1024 * 1024
+
+#: Seconds between pings, and seconds of silence after which a link counts as dead.
+_PING_EVERY = 15.0
+_DEAD_AFTER = 35.0
+
+#: A link that lived this long proves that the engine is well: the next loss starts with short delays again.
+_STABLE_AFTER = 10.0
+
+#: In the first minute of an outage no delay is longer than a second.
+_FIRST_MINUTE = 60.0
+
+#: Harmless, answered by the engine itself, and allowed for every worker (PROTOCOL 8.3): its answer comes
+#: after the refusals of what was registered before it.
+_CONFIRMING = "engine::baggage::get"
+
+
+class Handlers(Protocol):
+    """What the session tells its worker. Called on the reader thread; must not block."""
+
+    def invoked(self, link: Link, message: messages.Message) -> None:
+        """Somebody calls a function of this worker."""
+
+    def call_failed(self, call: Call, error: BaseException) -> None:
+        """A call ended with an error."""
+
+    def registrations(self) -> list[messages.Message]:
+        """Everything this worker has registered, to be registered again. Any thread."""
+
+    def run_soon(self, function: Callable[[], None]) -> None:
+        """Run a callback on a handler thread. Any thread."""
+
+
+class Link:
+    """One control connection; the receiver of its frames."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._buffer = bytearray(64 * 1024)
+        self._texts = frames.TextAssembler(session.options.max_payload + _INBOUND_EXTRA)
+        self.connection: Optional[Connection] = None
+        self.hello: Future[messages.Message] = Future()
+        self.worker_id: Optional[str] = None
+        self.token: Optional[str] = None
+        self.since = time.monotonic()
+        self.rejections: dict[str, messages.Message] = {}  # function id -> refusal; under the session's lock
+
+    def attached(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def buffer(self) -> bytearray:
+        return self._buffer
+
+    def received(self, pieces: list[frames.Piece], size: int) -> bool:
+        for opcode, payload, end in pieces:
+            if opcode != frames.TEXT:
+                continue  # the engine sends text only (PROTOCOL 1.5)
+            text = self._texts.add(payload, end)
+            if text is None:
+                continue
+            if self._texts.oversize:
+                self._session._received_oversize(self, text, self._texts.oversize)
+            else:
+                message = messages.decode(text)
+                if message is not None:
+                    self._session._received(self, message)
+        return True
+
+    def ended(self, error: Optional[BaseException], close: Optional[frames.CloseReason]) -> None:
+        self._session._link_ended(self, error)
+
+    def send_soon(self, message: messages.Message) -> None:
+        """Send from the reader thread, which must not wait."""
+        assert self.connection is not None
+        self.connection.send_soon(frames.encode_frame(frames.TEXT, messages.encode(message)))
+
+
+class Session:
+    """See the module.
+
+    Args:
+        address: Where the engine is.
+        options: The worker's.
+        loop: The reader thread.
+        handlers: The worker.
+    """
+
+    def __init__(self, address: Address, options: InitOptions, loop: Loop, handlers: Handlers) -> None:
+        self.address = address
+        self.options = options
+        self._loop = loop
+        self._handlers = handlers
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._state: ConnectionState = "disconnected"
+        self._link: Optional[Link] = None
+        self._attempt: Optional[Link] = None  # a link that is not current yet
+        self._previous: Optional[Link] = None
+        self._pending: dict[str, tuple[Call, Link]] = {}
+        self._fatal: Optional[BaseException] = None
+        self._closing = threading.Event()
+        self._reconnecting = False
+        self._failures = 0  # since the last stable link
+        self._listeners: list[Callable[[ConnectionState], object]] = []
+        self._ping: Optional[Timer] = None
+        self._unique = uuid.uuid4().hex[:6]  # several workers of one process need several names
+
+    # --- callers ---------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> ConnectionState:
+        """``connecting``, ``connected``, ``reconnecting``, ``disconnected`` or ``failed``."""
+        return self._state
+
+    @property
+    def fatal(self) -> Optional[BaseException]:
+        """Why the session gave up, if it did."""
+        return self._fatal
+
+    @property
+    def worker_id(self) -> Optional[str]:
+        """The engine's id for the last link."""
+        link = self._link or self._previous
+        return link.worker_id if link is not None else None
+
+    def open(self) -> None:
+        """Make the first link.
+
+        Blocks at most ``connect_timeout`` for the socket, again for the hello, and again for the name.
+
+        Raises:
+            EngineConnectionError: It could not be made, unless ``keep_trying`` is set.
+            RegistrationRejectedError: The name is taken.
+        """
+        self._set_state("connecting")
+        try:
+            self._make_link()
+        except (EngineConnectionError, EngineTimeoutError) as exc:
+            if not self.options.keep_trying or isinstance(exc, AuthenticationError):
+                self._set_state("failed")
+                raise
+            _log.info("not connected yet, trying on: %s", exc)
+            self._start_reconnecting()
+        except BaseException:
+            self._set_state("failed")
+            raise
+
+    def call(
+        self,
+        function_id: str,
+        message: messages.Message,
+        refs: list[PassedRef],
+        deadline: Deadline,
+        *,
+        answered: bool = True,
+    ) -> Optional[Call]:
+        """Send an invocation.
+
+        Blocks until there is a link and until the message has left, at most until ``deadline``.
+
+        Args:
+            function_id: The function.
+            message: The frame; its ``invocation_id`` is the call's.
+            refs: The channel ends it carries.
+            deadline: For getting it out.
+            answered: Whether there will be an answer to wait for.
+
+        Raises:
+            ConnectionLostError: There was no link, or it broke; ``may_have_run`` says which.
+            PayloadTooLargeError: Too large for a message.
+        """
+        data = self.encoded(message, function_id)
+        link = self._wait_for_link(deadline, function_id)
+        call: Optional[Call] = None
+        if answered:
+            call = self._new_call(link, function_id, message["invocation_id"], refs)
+        try:
+            self.send(link, data, deadline)
+        except BaseException as exc:
+            if call is not None:
+                self._forget(call)
+            if isinstance(exc, TimeoutError):
+                raise CallTimeout(
+                    "TIMEOUT", f"the call could not be sent: {exc}", function_id, message.get("invocation_id")
+                ) from None
+            if isinstance(exc, EngineConnectionError):
+                raise ConnectionLostError(f"{function_id}: the connection broke while sending: {exc}") from exc
+            raise
+        return call
+
+    def encoded(self, message: messages.Message, function_id: str) -> bytes:
+        """Return the message as it travels; refuses what is too large."""
+        data = messages.encode(message)
+        if len(data) > self.options.max_payload:
+            raise PayloadTooLargeError(
+                "payload_too_large",
+                f"the message has {len(data):,} bytes, the limit max_payload is {self.options.max_payload:,}; "
+                "send such data through a channel",
+                function_id,
+                message.get("invocation_id"),
+            )
+        return data
+
+    def send(self, link: Link, data: bytes, deadline: Deadline) -> None:
+        """Send one encoded message; blocks at most until ``deadline``, raises what broke the link."""
+        connection = link.connection
+        assert connection is not None
+        encoded = frames.encode_message(frames.TEXT, data, _FRAGMENT_ABOVE)
+        connection.take_turn(deadline)
+        try:
+            connection.send(encoded, deadline)
+        finally:
+            connection.give_turn_back()
+
+    def register(self, registration: messages.Message) -> None:
+        """Send one registration and wait until the engine has taken it.
+
+        Without a link it waits for the next one, which registers everything anyway. Blocks at most
+        ``connect_timeout``.
+
+        Raises:
+            RegistrationRejectedError: The engine refused it.
+            EngineTimeoutError: No confirmation in time.
+        """
+        deadline = Deadline(self.options.connect_timeout)
+        function_id = registration["id"]
+        link = self._wait_for_link(deadline, function_id)
+        try:
+            self.send(link, self.encoded(registration, function_id), deadline)
+            self._confirm(link, deadline)
+        except EngineConnectionError:
+            # Lost on the way: the next link has registered it, and knows whether it was refused.
+            link = self._wait_for_link(deadline, function_id, after=link)
+        with self._lock:
+            refusal = link.rejections.pop(function_id, None)
+        if refusal is not None:
+            raise _rejection(refusal)
+
+    def unregister(self, message: messages.Message) -> None:
+        """Send that something is taken back, if there is a link; else the next one never hears of it."""
+        link = self._link
+        if link is not None:
+            try:
+                self.send(link, messages.encode(message), Deadline(self.options.connect_timeout))
+            except (EngineConnectionError, TimeoutError):
+                _log.debug("not unregistered: the connection broke", exc_info=True)
+
+    def answer(self, link: Link, message: messages.Message) -> None:
+        """Answer an invocation that came in on ``link``; an answer that comes too late is dropped.
+
+        Raises:
+            PayloadTooLargeError: The answer is too large for a message.
+        """
+        data = self.encoded(message, message["function_id"])
+        try:
+            self.send(link, data, Deadline(self.options.connect_timeout * 6, silence=True))
+        except (EngineConnectionError, WorkerClosedError, TimeoutError):
+            _log.debug("the answer of %s could not be sent", message["function_id"], exc_info=True)
+
+    def add_listener(self, listener: Callable[[ConnectionState], object]) -> Callable[[], None]:
+        """Call ``listener(state)`` on a handler thread at every change; returns what ends that."""
+        with self._lock:
+            self._listeners.append(listener)
+
+        def remove() -> None:
+            with self._lock:
+                if listener in self._listeners:
+                    self._listeners.remove(listener)
+
+        return remove
+
+    def close(self, timeout: float) -> None:
+        """Say goodbye and end. Blocks at most ``timeout`` seconds."""
+        error = WorkerClosedError("the worker was shut down")
+        self._closing.set()
+        with self._changed:
+            links = [link for link in (self._link, self._attempt) if link is not None]
+            self._link = None
+            self._changed.notify_all()
+        for link in links:
+            connection = link.connection
+            if connection is None:
+                continue
+            deadline = Deadline(timeout)
+            try:
+                connection.take_turn(deadline)
+                try:
+                    connection.sent_close()
+                    connection.send(frames.close_frame(1000), deadline)
+                finally:
+                    connection.give_turn_back()
+            except (EngineConnectionError, TimeoutError, IIISyncError):
+                pass
+            connection.drop(error)
+        self._fail_calls(None, error)
+        self._set_state("disconnected")
+
+    # --- making a link ---------------------------------------------------------------------------------
+
+    def _make_link(self) -> None:
+        options = self.options
+        route = Route(options.all_headers(), options.ssl_context, options.proxy)
+        sock = connect(self.address, self.address.url, route, options.connect_timeout)
+        link = Link(self)
+        connection = Connection(sock, self._loop, link, f"the engine at {self.address}")
+        with self._lock:
+            self._attempt = link
+        connection.start()
+        try:
+            self._introduce(link)
+        except BaseException as exc:
+            connection.drop(exc if isinstance(exc, Exception) else EngineConnectionError("interrupted"))
+            raise
+        finally:
+            with self._lock:
+                self._attempt = None
+
+    def _introduce(self, link: Link) -> None:
+        timeout = self.options.connect_timeout
+        try:
+            hello = link.hello.result(timeout)
+        except (TimeoutError, FutureTimeoutError):
+            raise ConnectTimeout(
+                f"{self.address} opened a WebSocket but no engine said hello within {timeout:g} s"
+            ) from None
+        link.worker_id = hello.get("worker_id")
+        link.token = hello.get("reattach_token")
+        deadline = Deadline(timeout)
+        previous = self._previous
+        if previous is not None and previous.worker_id is not None:
+            self.send(link, messages.encode(messages.reattach(previous.worker_id, previous.token)), deadline)
+        self._call_and_wait(link, "engine::workers::register", self._announcement(), deadline)
+        done: list[messages.Message] = []
+        while True:
+            todo = [item for item in self._handlers.registrations() if item not in done]
+            if todo:
+                for item in todo:
+                    self.send(link, messages.encode(item), deadline)
+                self._confirm(link, deadline)
+                done += todo
+                continue
+            # What is registered from here on finds the link current, or is in the next round's list.
+            if self._make_current(link, done):
+                break
+        for function_id, refusal in list(link.rejections.items()):
+            _log.error("%s could not be registered again: %s", function_id, _rejection(refusal))
+
+    def _make_current(self, link: Link, registered: list[messages.Message]) -> bool:
+        with self._changed:
+            if any(item not in registered for item in self._handlers.registrations()):
+                return False
+            if self._closing.is_set():
+                raise WorkerClosedError("the worker was shut down")
+            assert link.connection is not None
+            if link.connection.error is not None:
+                raise fresh(link.connection.error)
+            self._link = self._previous = link
+            link.since = time.monotonic()
+            self._changed.notify_all()
+        self._set_state("connected")
+        self._ping = self._loop.call_later(_PING_EVERY, lambda: self._keep_alive(link))
+        return True
+
+    def _announcement(self) -> dict[str, Any]:
+        import socket
+
+        options = self.options
+        name = options.worker_name or f"{socket.gethostname()}:{os.getpid()}-{self._unique}"
+        data: dict[str, Any] = {
+            "runtime": "python",
+            "version": _version.__version__,
+            "name": name,
+            "os": f"{platform.system()} {platform.release()} ({platform.machine()})",
+            "pid": os.getpid(),
+            "telemetry": {
+                "language": (os.environ.get("LANG") or "").partition(".")[0] or None,
+                "framework": "iii-sync",
+            },
+        }
+        optional = {
+            "description": options.worker_description,
+            "namespace": options.namespace,
+            "isolation": os.environ.get("III_ISOLATION"),
+        }
+        data.update({key: value for key, value in optional.items() if value})
+        return data
+
+    def _call_and_wait(self, link: Link, function_id: str, data: Any, deadline: Deadline) -> Any:
+        invocation_id = str(uuid.uuid4())
+        message = messages.invoke_function(function_id, data, invocation_id=invocation_id)
+        call = self._new_call(link, function_id, invocation_id, [])
+        try:
+            self.send(link, messages.encode(message), deadline)
+            return call.result(deadline.remaining())
+        except ConnectionLostError:
+            assert link.connection is not None
+            raise fresh(link.connection.error or ConnectionLostError("the connection ended")) from None
+        except InvocationError as exc:
+            if exc.code == "TIMEOUT":
+                raise ConnectTimeout(
+                    f"{self.address} did not answer {function_id} within {deadline.timeout:g} s"
+                ) from None
+            raise
+        finally:
+            self._forget(call)
+
+    def _confirm(self, link: Link, deadline: Deadline) -> None:
+        self._call_and_wait(link, _CONFIRMING, {"key": "iii_sync"}, deadline)
+
+    def _wait_for_link(self, deadline: Deadline, function_id: str, after: Optional[Link] = None) -> Link:
+        with self._changed:
+            while True:
+                if self._fatal is not None:
+                    raise fresh(self._fatal)
+                if self._closing.is_set():
+                    raise WorkerClosedError("the worker was shut down")
+                if self._link is not None and self._link is not after:
+                    return self._link
+                if not self._changed.wait(deadline.remaining()) and deadline.expired:
+                    raise ConnectionLostError(
+                        f"{function_id}: not sent, {self.address} could not be reached for {deadline.timeout:g} s",
+                        may_have_run=False,
+                    )
+
+    # --- pending calls ---------------------------------------------------------------------------------
+
+    def _new_call(self, link: Link, function_id: str, invocation_id: str, refs: list[PassedRef]) -> Call:
+        call = Call(
+            function_id,
+            invocation_id,
+            forget=self._forget,
+            run_callback=self._handlers.run_soon,
+            refs=refs,
+        )
+        with self._lock:
+            self._pending[invocation_id] = (call, link)
+        assert link.connection is not None
+        error = link.connection.error
+        if error is not None:
+            # It ended before the call was in the table: nobody else will fail it.
+            self._fail_calls(link, error)
+        return call
+
+    def _forget(self, call: Call) -> None:
+        with self._lock:
+            self._pending.pop(call.invocation_id or "", None)
+
+    def _fail_calls(self, link: Optional[Link], reason: BaseException) -> None:
+        """Fail the calls of one link, or of all."""
+        with self._lock:
+            lost = [call for call, on in self._pending.values() if link is None or on is link]
+            for call in lost:
+                self._pending.pop(call.invocation_id or "", None)
+        for call in lost:
+            error: BaseException
+            if isinstance(reason, WorkerClosedError):
+                error = WorkerClosedError(f"{call.function_id}: the worker was shut down before the answer came")
+            else:
+                error = ConnectionLostError(
+                    f"{call.function_id}: the connection ended before the answer came ({reason}); whether the "
+                    "function ran is unknown"
+                )
+            error.__cause__ = reason
+            self._settle(call, None, error)
+
+    def _settle(self, call: Call, result: Any, error: Optional[BaseException]) -> None:
+        if call._settle(result, error) and error is not None:
+            self._handlers.call_failed(call, error)
+
+    # --- the reader thread -----------------------------------------------------------------------------
+
+    def _received(self, link: Link, message: messages.Message) -> None:
+        kind = message["type"]
+        if kind == "invocationresult":
+            self._received_result(message)
+        elif kind == "invokefunction":
+            if isinstance(message.get("invocation_id"), str) and isinstance(message.get("function_id"), str):
+                self._handlers.invoked(link, message)
+        elif kind == "workerregistered":
+            if not link.hello.done():
+                link.hello.set_result(message)
+        elif kind == "registrationrejected":
+            self._received_rejection(link, message)
+        elif kind == "error":
+            error = message.get("error")
+            text = error.get("message") if isinstance(error, dict) else error
+            code = error.get("code") if isinstance(error, dict) else None
+            self._refused(link, AuthenticationError(f"{self.address} refused this worker: {text} [{code}]"))
+        elif kind == "ping":
+            link.send_soon({"type": "pong"})
+
+    def _received_result(self, message: messages.Message) -> None:
+        invocation_id = message.get("invocation_id")
+        with self._lock:
+            entry = self._pending.pop(invocation_id, None) if isinstance(invocation_id, str) else None
+        if entry is None:
+            return  # given up, or never asked for (PROTOCOL E-30)
+        call = entry[0]
+        error = message.get("error")
+        if error is not None:
+            self._settle(call, None, invocation_error(error, call.function_id, call.invocation_id))
+        else:
+            self._settle(call, message.get("result"), None)
+
+    def _received_rejection(self, link: Link, message: messages.Message) -> None:
+        function_id = message.get("function_id")
+        if isinstance(function_id, str):
+            with self._lock:
+                link.rejections[function_id] = message
+        else:
+            self._refused(link, _rejection(message))
+
+    def _refused(self, link: Link, error: BaseException) -> None:
+        """The engine does not want this link: that is the reason of its end, not the Close that follows."""
+        assert link.connection is not None
+        link.connection.on_broken(error)
+
+    def _received_oversize(self, link: Link, start: str, size: int) -> None:
+        """A message that was not kept: tell whoever waits, and go on (PROTOCOL E-34)."""
+        limit = self.options.max_payload + _INBOUND_EXTRA
+        text = f"a message of {size:,} bytes is above this worker's limit of {limit:,}; use a channel"
+        found = messages.mentioned_invocation(start)
+        _log.error("%s; it was dropped: %s", text, found[2] if found else "no call")
+        if found is None:
+            return
+        kind, invocation_id, function_id = found
+        body = {"code": "payload_too_large", "message": text}
+        if kind == "invocationresult":
+            self._received_result({"invocation_id": invocation_id, "error": body})
+        else:
+            link.send_soon(messages.invocation_result(invocation_id, function_id, error=body))
+
+    def _link_ended(self, link: Link, error: Optional[BaseException]) -> None:
+        reason = error or EngineConnectionError(f"the engine at {self.address} closed the connection")
+        if not link.hello.done():
+            link.hello.set_exception(reason)
+        with self._changed:
+            current = self._link is link
+            if current:
+                self._link = None
+                stable = time.monotonic() - link.since > _STABLE_AFTER
+                self._failures = 0 if stable else self._failures + 1
+        self._fail_calls(link, reason)
+        if current and not self._closing.is_set():
+            _log.info("connection lost, reconnecting: %s", reason)
+            # Starting a thread may wait for it to run, but for nothing else.
+            self._start_reconnecting()
+
+    def _keep_alive(self, link: Link) -> None:
+        connection = link.connection
+        if self._link is not link or connection is None or connection.error is not None:
+            return
+        silent = time.monotonic() - connection.last_received
+        if silent > _DEAD_AFTER:
+            connection.on_broken(EngineConnectionError(f"{self.address} has been silent for {silent:.0f} s"))
+            return
+        connection.send_soon(frames.encode_frame(frames.PING))
+        self._ping = self._loop.call_later(_PING_EVERY, lambda: self._keep_alive(link))
+
+    # --- reconnecting ----------------------------------------------------------------------------------
+
+    def _start_reconnecting(self) -> None:
+        with self._lock:
+            if self._reconnecting or self._closing.is_set():
+                return
+            self._reconnecting = True
+        self._set_state("reconnecting")
+        threading.Thread(target=self._reconnect, name="iii-reconnect", daemon=True).start()
+
+    def _reconnect(self) -> None:
+        started = time.monotonic()
+        try:
+            while not self._closing.wait(self._delay(started)):
+                try:
+                    self._make_link()
+                    return
+                except (EngineConnectionError, EngineTimeoutError) as exc:
+                    _log.debug("not reconnected: %s", exc)
+                    retries = self.options.reconnection_config.max_retries
+                    self._failures += 1
+                    if retries is not None and self._failures > retries:
+                        self._give_up(exc)
+                        return
+                except IIISyncError as exc:
+                    if not self._closing.is_set():
+                        self._give_up(exc)
+                    return
+        finally:
+            with self._lock:
+                self._reconnecting = False
+                lost_again = self._link is None and self._fatal is None
+            if lost_again and not self._closing.is_set():
+                self._start_reconnecting()
+
+    def _delay(self, started: float) -> float:
+        config = self.options.reconnection_config
+        if not self._failures:
+            return 0.0
+        delay = config.initial_delay * config.backoff_multiplier ** min(self._failures - 1, 30)
+        limit = config.max_delay
+        if time.monotonic() - started < _FIRST_MINUTE:
+            limit = min(limit, 1.0)
+        return min(delay, limit) * (1 - config.jitter_factor * random.random())
+
+    def _give_up(self, error: BaseException) -> None:
+        _log.error("giving up on %s: %s", self.address, error)
+        with self._changed:
+            self._fatal = error
+            self._changed.notify_all()
+        self._set_state("failed")
+
+    def _set_state(self, state: ConnectionState) -> None:
+        with self._lock:
+            if self._state == state or (self._closing.is_set() and state != "disconnected"):
+                return
+            self._state = state
+            listeners = list(self._listeners)
+        for listener in listeners:
+            self._handlers.run_soon(lambda listener=listener: listener(state))  # type: ignore[misc]
+
+
+def _rejection(message: messages.Message) -> RegistrationRejectedError:
+    """Turn a ``registrationrejected`` frame into its exception."""
+    code, owner = str(message.get("code")), message.get("owner_worker_id")
+    namespace = message.get("namespace")
+    if message.get("function_id") is not None:
+        what = f"function {message['function_id']!r}"
+    else:
+        what = f"worker name {message.get('worker_name')!r}"
+    holder = f"by worker {owner}" if owner else "by the engine"
+    return RegistrationRejectedError(
+        f"{what} is taken in namespace {namespace!r} {holder} [{code}]",
+        code,
+        namespace if isinstance(namespace, str) else None,
+        owner if isinstance(owner, str) else None,
+    )

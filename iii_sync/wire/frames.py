@@ -1,0 +1,350 @@
+"""RFC 6455 frames, seen from a client: masked frames out, plain frames in.
+
+:class:`FrameParser` takes bytes as they come from the socket and gives *pieces*: a data message is handed
+out as it arrives, never collected, so nothing here grows with what a peer announces. It remembers the first
+violation in :attr:`FrameParser.error` and ignores everything after it; what came before is not lost.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import struct
+from typing import NamedTuple, Optional, Union
+
+from .mask import mask_into, masked
+
+__all__ = [
+    "BINARY",
+    "CLOSE",
+    "HEADROOM",
+    "MAX_FRAME",
+    "MAX_PIECES",
+    "PING",
+    "PONG",
+    "TEXT",
+    "CloseReason",
+    "FrameError",
+    "FrameParser",
+    "Piece",
+    "TextAssembler",
+    "close_frame",
+    "encode_frame",
+    "encode_message",
+    "frame_into",
+    "parse_close",
+]
+
+CONTINUATION, TEXT, BINARY = 0x0, 0x1, 0x2
+CLOSE, PING, PONG = 0x8, 0x9, 0xA
+
+Buffer = Union[bytes, bytearray, memoryview]
+
+#: The largest payload of one frame. The official Python reader refuses one byte more (PROTOCOL P-2).
+MAX_FRAME = 1024 * 1024
+
+#: Bytes that :func:`frame_into` may use in front of a payload for the frame's header.
+HEADROOM = 14
+
+#: Pieces that one :meth:`FrameParser.feed` gives at most; tiny frames cost far more memory than their bytes.
+MAX_PIECES = 1024
+
+_LARGE = 16 * 1024
+
+#: Close codes a peer may send (RFC 6455, 7.4 and the registry); 3000 to 4999 are free for applications.
+_CLOSE_CODES = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
+
+
+class FrameError(Exception):
+    """The peer broke the protocol.
+
+    Attributes:
+        code: The close code to answer with.
+    """
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Piece(NamedTuple):
+    """Part of a data message, or a whole control frame.
+
+    Attributes:
+        opcode: ``TEXT``, ``BINARY``, ``PING``, ``PONG`` or ``CLOSE``; parts of a fragmented message carry
+            the opcode of its first frame.
+        payload: The bytes; of a data message a view of the buffer that was fed.
+        end: Whether the message is complete with this piece.
+    """
+
+    opcode: int
+    payload: Buffer
+    end: bool
+
+
+class CloseReason(NamedTuple):
+    """What a Close frame said; ``code`` is ``None`` for one without a status."""
+
+    code: Optional[int]
+    reason: str
+
+
+def encode_frame(opcode: int, payload: Buffer = b"", end: bool = True) -> bytes:
+    """Return one masked frame. For control frames and messages; a stream uses :func:`frame_into`."""
+    if len(payload) > _LARGE:
+        buffer = bytearray(HEADROOM + len(payload))
+        start = frame_into(memoryview(buffer), opcode, memoryview(payload), HEADROOM, end)
+        return bytes(memoryview(buffer)[start:])
+    key = os.urandom(4)
+    return _header(opcode, len(payload), key, end) + masked(payload, key)
+
+
+def frame_into(buffer: memoryview, opcode: int, payload: memoryview, at: int, end: bool = True) -> int:
+    """Write one masked frame into ``buffer`` so that its payload starts at ``at``.
+
+    Args:
+        buffer: Writable bytes; the payload must fit behind ``at``.
+        opcode: ``TEXT``, ``BINARY`` or 0 for a continuation.
+        payload: Bytes of the frame, at most :data:`MAX_FRAME`.
+        at: Where the payload starts; at least :data:`HEADROOM`.
+        end: Whether the frame ends its message.
+
+    Returns:
+        Where the frame's header starts.
+    """
+    key = os.urandom(4)
+    header = _header(opcode, len(payload), key, end)
+    start = at - len(header)
+    buffer[start:at] = header
+    mask_into(buffer[at : at + len(payload)], payload, key)
+    return start
+
+
+def encode_message(opcode: int, payload: Buffer, fragment_above: int) -> bytes:
+    """Return one message as masked frames: a single one, or fragments of 1 MiB above ``fragment_above``."""
+    if len(payload) <= fragment_above:
+        return encode_frame(opcode, payload)
+    view = memoryview(payload)
+    frames = []
+    for start in range(0, len(view), MAX_FRAME):
+        end = start + MAX_FRAME >= len(view)
+        frames.append(encode_frame(opcode if start == 0 else CONTINUATION, view[start : start + MAX_FRAME], end))
+    return b"".join(frames)
+
+
+def close_frame(code: Optional[int] = 1000, reason: str = "") -> bytes:
+    """Return a Close frame; ``None`` leaves the status out."""
+    if code is None:
+        return encode_frame(CLOSE)
+    text = reason.encode("utf-8")[:123].decode("utf-8", "ignore").encode("utf-8")
+    return encode_frame(CLOSE, struct.pack("!H", code) + text)
+
+
+def parse_close(payload: Buffer) -> CloseReason:
+    """Read the payload of a Close frame.
+
+    Raises:
+        FrameError: A single byte, a code that must not be sent, or a reason that is not UTF-8.
+    """
+    if not payload:
+        return CloseReason(None, "")
+    if len(payload) == 1:
+        raise FrameError(1002, "a Close frame with a single byte")
+    (code,) = struct.unpack_from("!H", payload)
+    if code not in _CLOSE_CODES and not 3000 <= code <= 4999:
+        raise FrameError(1002, f"a Close frame with the code {code}, which must not be sent")
+    try:
+        return CloseReason(code, str(memoryview(payload)[2:], "utf-8"))
+    except UnicodeDecodeError as exc:
+        raise FrameError(1007, "a Close reason that is not UTF-8") from exc
+
+
+def _header(opcode: int, size: int, key: bytes, end: bool) -> bytes:
+    first = opcode | (0x80 if end else 0)
+    if size < 126:
+        return struct.pack("!BB4s", first, 0x80 | size, key)
+    if size < 65536:
+        return struct.pack("!BBH4s", first, 0xFE, size, key)
+    return struct.pack("!BBQ4s", first, 0xFF, size, key)
+
+
+class FrameParser:
+    """Incremental parser of the frames that a server sends.
+
+    Not thread-safe; one parser belongs to one connection and to the thread that reads it.
+
+    Attributes:
+        error: The first violation seen, after which nothing more is parsed; ``None`` so far.
+        closed: Whether a Close frame was seen; what follows it is ignored.
+    """
+
+    def __init__(self) -> None:
+        self.error: Optional[FrameError] = None
+        self.closed = False
+        self._head = bytearray()  # an unfinished header
+        self._left = 0  # payload bytes of the current frame still to come
+        self._end = True  # whether the current frame ends its message
+        self._opcode = 0  # of the current frame, continuations resolved
+        self._message = 0  # opcode of an unfinished fragmented message
+        self._control: Optional[bytearray] = None  # payload of an unfinished control frame
+
+    @property
+    def idle(self) -> bool:
+        """Whether the stream stands between two messages."""
+        return not (self._head or self._left or self._message or self._control is not None)
+
+    def feed(self, data: Buffer) -> tuple[list[Piece], int]:
+        """Parse what arrived.
+
+        Args:
+            data: The next bytes of the stream; pieces of data messages are views of it.
+
+        Returns:
+            The pieces in order, and how many bytes they took: fewer than given when there were
+            :data:`MAX_PIECES`. Look at :attr:`error` after them.
+        """
+        view = memoryview(data)
+        pieces: list[Piece] = []
+        position, size = 0, len(view)
+        try:
+            while position < size and len(pieces) < MAX_PIECES:
+                if self.closed or self.error is not None:
+                    position = size
+                    break
+                if not self._left:
+                    position = self._feed_header(view, position, size)
+                    if self._head:
+                        break  # the rest of the header is still to come
+                take = min(self._left, size - position)
+                payload = view[position : position + take]
+                position += take
+                self._left -= take
+                self._feed_payload(payload, pieces)
+        except FrameError as exc:
+            self.error = exc
+            position = size
+        return pieces, position
+
+    def _feed_header(self, view: memoryview, position: int, size: int) -> int:
+        """Read one header; leave it in ``_head`` when it is not complete yet. Returns the new position."""
+        head = self._head
+        if len(head) < 2:
+            position = self._fill_head(view, position, size, 2)
+            if len(head) < 2:
+                return position
+            self._check_header(head[0], head[1])
+        length = head[1]
+        if length >= 126:
+            need = 4 if length == 126 else 10
+            position = self._fill_head(view, position, size, need)
+            if len(head) < need:
+                return position
+            length = int.from_bytes(head[2:], "big")
+            if length < (126 if need == 4 else 65536):
+                raise FrameError(1002, f"{length} bytes announced in more bytes than needed")
+            if length >> 63:
+                raise FrameError(1002, f"a frame length of {length}")
+        self._left = length
+        head.clear()
+        return position
+
+    def _fill_head(self, view: memoryview, position: int, size: int, need: int) -> int:
+        take = min(need - len(self._head), size - position)
+        self._head += view[position : position + take]
+        return position + take
+
+    def _check_header(self, first: int, second: int) -> None:
+        opcode, end = first & 0x0F, bool(first & 0x80)
+        if first & 0x70:
+            raise FrameError(1002, "reserved bits are set")
+        if second & 0x80:
+            raise FrameError(1002, "a masked frame from a server")
+        if opcode in (CLOSE, PING, PONG):
+            if not end:
+                raise FrameError(1002, "a fragmented control frame")
+            if second > 125:
+                raise FrameError(1002, "a control frame above 125 bytes")
+            self._control = bytearray()
+        elif opcode == CONTINUATION:
+            if not self._message:
+                raise FrameError(1002, "a continuation without a message")
+        elif opcode in (TEXT, BINARY):
+            if self._message:
+                raise FrameError(1002, "a new message inside an unfinished one")
+            self._message = opcode
+        else:
+            raise FrameError(1002, f"the unknown opcode {opcode}")
+        self._opcode = opcode or self._message
+        self._end = end
+
+    def _feed_payload(self, payload: memoryview, pieces: list[Piece]) -> None:
+        complete = not self._left
+        if self._control is not None:
+            self._control += payload
+            if complete:
+                content = bytes(self._control)
+                self._control = None
+                if self._opcode == CLOSE:
+                    parse_close(content)
+                    self.closed = True
+                pieces.append(Piece(self._opcode, content, True))
+            return
+        end = complete and self._end
+        if payload or end:
+            pieces.append(Piece(self._opcode, payload, end))
+        if end:
+            self._message = 0
+
+
+class TextAssembler:
+    """Joins the pieces of text messages, refuses bad UTF-8 at once, and bounds what is kept.
+
+    Args:
+        limit: Bytes a message may have. A larger one is counted but not kept; :meth:`add` then returns
+            its first bytes and :attr:`oversize` says how large it was.
+    """
+
+    #: How much of an oversized message is kept: enough for the ids at its beginning (PROTOCOL 3.4).
+    KEPT = 4096
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.oversize = 0
+        self._open = False  # a message has begun and not ended
+        self._size = 0
+        self._parts: list[str] = []
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+
+    def add(self, payload: Buffer, end: bool) -> Optional[str]:
+        """Take one piece; return the message when it is complete, else ``None``.
+
+        Raises:
+            FrameError: The text is not UTF-8.
+        """
+        if not self._open:
+            self.oversize = 0
+            if end and len(payload) <= self.limit:
+                try:
+                    return str(payload, "utf-8")
+                except UnicodeDecodeError as exc:
+                    raise FrameError(1007, "a text message that is not UTF-8") from exc
+        kept = self._size <= self.limit
+        self._size += len(payload)
+        try:
+            text = self._decoder.decode(bytes(payload), end)
+        except UnicodeDecodeError as exc:
+            raise FrameError(1007, "a text message that is not UTF-8") from exc
+        if kept:
+            self._parts.append(text)
+            if self._size > self.limit:
+                self._parts = ["".join(self._parts)[: self.KEPT]]
+        self._open = not end
+        if not end:
+            return None
+        message = "".join(self._parts)
+        if self._size > self.limit:
+            self.oversize = self._size
+        self._parts = []
+        self._size = 0
+        self._decoder.reset()
+        return message

@@ -1,0 +1,773 @@
+"""The worker: what a program holds of its connection to an iii engine. Read this file first.
+
+A call goes ``Worker.trigger`` → :mod:`.session` (pending calls, the control connection) → :mod:`.net.connection`
+(frames, the turn to send) → the socket. Its answer comes from :mod:`.net.loop` (the reader thread) →
+``Session._received`` → :class:`.calls.Call`. A call of one of our own functions comes the same way to
+``Worker.invoked`` and runs on a thread of :mod:`.pool`. Channel ends (:mod:`.channels`) have sockets of their own
+on the same reader thread.
+"""
+
+from __future__ import annotations
+
+import atexit
+import dataclasses
+import itertools
+import logging
+import os
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Callable, Optional, TypeVar, Union
+
+from typing_extensions import Self, Unpack
+
+from .calls import Call, PassedRef
+from .channels import (
+    Channel,
+    ChannelReader,
+    ChannelWriter,
+    StreamChannelRef,
+    extract_channel_refs,
+    is_channel_ref,
+)
+from .channels.end import End
+from .channels.refs import READ, WRITE, as_ref, live
+from .errors import (
+    CallTimeout,
+    ChannelAbortedError,
+    ChannelNotFoundError,
+    ChannelUsedError,
+    ConfigurationError,
+    ForkedWorkerError,
+    FunctionNotFoundError,
+    HandshakeRejectedError,
+    IIISyncError,
+    InvalidPayloadError,
+    OverloadedError,
+    PayloadTooLargeError,
+    PermissionDeniedError,
+    WorkerClosedError,
+    fresh,
+)
+from .functions import Function, FunctionRef, check_function_id, error_body
+from .net.connect import Address, Route, connect
+from .net.connection import Connection, Receiver
+from .net.loop import Loop
+from .net.waiting import Deadline
+from .options import InitOptions, OptionArguments, address_from_environment, from_environment
+from .pool import HandlerPool
+from .session import ConnectionState, Link, Session
+from .wire import messages
+
+__all__ = ["TriggerAction", "Worker", "register_worker"]
+
+_log = logging.getLogger("iii_sync.worker")
+
+HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
+
+#: How long getting a request out may take where the call itself has no limit.
+_SEND_TIMEOUT = 30.0
+
+#: After how many seconds a call is suspected to wait for a channel end that its own caller has not touched.
+_SUSPICIOUS = 5.0
+
+#: How many used ends are remembered, so that using one again is an error here and not an empty stream.
+_REMEMBERED_ENDS = 10_000
+
+_numbers = itertools.count(1)
+
+
+class TriggerAction:
+    """What becomes of a call besides being answered (PROTOCOL 3.6)."""
+
+    @staticmethod
+    def Void() -> dict[str, str]:  # noqa: N802 - iii's own name
+        """Do not wait for an answer; there is none."""
+        return {"type": "void"}
+
+    @staticmethod
+    def Enqueue(queue: str) -> dict[str, str]:  # noqa: N802 - iii's own name
+        """Put the call into a queue; the answer is its receipt: ``{"messageReceiptId": …}``."""
+        if not isinstance(queue, str) or not queue:
+            raise ConfigurationError(f"queue={queue!r} must be the name of a queue")
+        return {"type": "enqueue", "queue": queue}
+
+
+def register_worker(
+    address: Optional[str] = None, options: Optional[InitOptions] = None, /, **kwargs: Unpack[OptionArguments]
+) -> Worker:
+    """Connect to an engine and return the worker.
+
+    Blocks until the engine knows the worker, at most ``connect_timeout`` for the socket and again for each
+    step of the introduction. Any thread may call it; after a fork, call it in the child.
+
+    Args:
+        address: ``ws://host:port`` or ``wss://host:port``. Default: ``III_URL``, else ``ws://127.0.0.1:49134``.
+        options: The worker's options.
+        **kwargs: The fields of :class:`~iii_sync.InitOptions`, which win over ``options``.
+
+    Raises:
+        ConfigurationError: A bad address or option.
+        ConnectFailedError: Nothing answers there.
+        HandshakeRejectedError: Something answers that is no engine.
+        ConnectTimeout: No engine said hello in time.
+        AuthenticationError: The engine refused this worker.
+        RegistrationRejectedError: The name is taken by a live worker.
+    """
+    options = options if options is not None else InitOptions()
+    if not isinstance(options, InitOptions):
+        raise TypeError(f"options must be InitOptions, not {type(options).__name__}; or give them as keywords")
+    options = from_environment(dataclasses.replace(options, **kwargs))
+    worker = Worker(Address(address_from_environment(address)), options)
+    try:
+        worker._session.open()
+    except BaseException:
+        worker._end(0.5)
+        raise
+    return worker
+
+
+class Worker:
+    """A connection to an engine: offers functions, calls functions, makes channels.
+
+    Made by :func:`register_worker`. Any number of threads may use it. It lives until :meth:`shutdown`, which
+    leaving ``with`` calls, and reconnects by itself until then. A forked child cannot use its parent's.
+    """
+
+    def __init__(self, address: Address, options: InitOptions) -> None:
+        number = next(_numbers)
+        self._pid = os.getpid()
+        self._options = options
+        self._loop = Loop(f"iii-io-{number}")
+        self._pool = HandlerPool(f"iii-handler-{number}", options.max_handlers)
+        self._session = Session(address, options, self._loop, self)
+        self._lock = threading.Lock()  # guards the tables below; held for their changes only
+        self._functions: dict[str, Function] = {}
+        self._channels: weakref.WeakValueDictionary[str, Channel] = weakref.WeakValueDictionary()
+        self._open_ends: weakref.WeakSet[End] = weakref.WeakSet()
+        self._used_ends: dict[tuple[str, str], None] = {}  # in the order of use
+        self._ending = False
+        self._ended = threading.Event()
+        _workers.add(self)
+
+    # --- calling ---------------------------------------------------------------------------------------
+
+    def trigger(
+        self,
+        request: Union[str, Mapping[str, Any]],
+        payload: Any = None,
+        *,
+        timeout: Optional[float] = -1,
+        action: Optional[Mapping[str, Any]] = None,
+        namespace: Optional[str] = None,
+        metadata: Any = None,
+    ) -> Any:
+        """Call a function and return its result.
+
+        Args:
+            request: The function's id; or iii's dictionary with ``function_id`` and any of ``payload``, ``action``,
+                ``timeout_ms``, ``namespace``, ``metadata``.
+            payload: Anything that JSON can hold; references and channel ends in it travel as references.
+            timeout: Seconds for everything; ``None`` for no limit. Default: ``invocation_timeout`` (30).
+            action: ``TriggerAction.Void()`` or ``TriggerAction.Enqueue(queue=…)``.
+            namespace: Where the function lives. Default: the worker's; ``default`` for ``engine::`` ids.
+            metadata: Delivered beside the payload.
+
+        Returns:
+            The result; ``None`` for ``Void``; the receipt for ``Enqueue``.
+
+        Raises:
+            InvalidPayloadError: Something in the payload cannot travel; nothing was sent.
+            InvocationError: The function failed (``HandlerFailedError``), is not there
+                (``FunctionNotFoundError``), may not be called (``PermissionDeniedError``), …
+            CallTimeout: No answer in time; a ``TimeoutError`` and an ``InvocationError``.
+            ConnectionLostError: No connection, or it broke; ``may_have_run`` says whether to be careful.
+        """
+        prepared = self._prepare(request, payload, timeout, action, namespace, metadata)
+        seconds = self._options.invocation_timeout if prepared.timeout == -1 else prepared.timeout
+        deadline = Deadline(seconds)
+        call = self._send(prepared, deadline)
+        if call is None:
+            return None
+        suspicion = self._suspect(call) if call.refs else None
+        try:
+            return call.result(deadline.remaining())
+        except CallTimeout as exc:
+            if call.done():
+                raise
+            hint = f"; {suspicion.text}" if suspicion is not None and suspicion.stands() else ""
+            raise CallTimeout(
+                "TIMEOUT",
+                f"no answer within {seconds:g} s, the function may still be running{hint}",
+                exc.function_id,
+                exc.invocation_id,
+            ) from None
+        finally:
+            call.cancel()
+
+    def submit(
+        self,
+        request: Union[str, Mapping[str, Any]],
+        payload: Any = None,
+        *,
+        timeout: Optional[float] = None,
+        action: Optional[Mapping[str, Any]] = None,
+        namespace: Optional[str] = None,
+        metadata: Any = None,
+    ) -> Call:
+        """Start a call and return at once; ``call.result()`` has its outcome.
+
+        Takes what :meth:`trigger` takes. Blocks only until the request is out, at most ``timeout`` (30 seconds
+        where there is none), and raises what concerns that.
+
+        Args:
+            timeout: Seconds after which the call fails with ``CallTimeout``. Default: never.
+        """
+        prepared = self._prepare(request, payload, -1 if timeout is None else timeout, action, namespace, metadata)
+        seconds = None if prepared.timeout == -1 else prepared.timeout
+        call = self._send(prepared, Deadline(_SEND_TIMEOUT if seconds is None else seconds))
+        if call is None:
+            call = Call(prepared.function_id, None, forget=_nothing, run_callback=self.run_soon, refs=[])
+            call.set_result(None)
+        elif seconds is not None:
+            self._expire(call, seconds)
+        return call
+
+    # --- functions -------------------------------------------------------------------------------------
+
+    def register_function(
+        self,
+        function_id: str,
+        handler: Callable[..., Any],
+        *,
+        description: Optional[str] = None,
+        metadata: Any = None,
+        request_format: Any = None,
+        response_format: Any = None,
+    ) -> FunctionRef:
+        """Offer a function; it can be called when this returns.
+
+        Blocks until the engine has taken it, at most ``connect_timeout``.
+
+        Args:
+            function_id: The id, by custom ``service::name``.
+            handler: Called with the payload, on a thread of its own, and with ``metadata=`` if it has a parameter of
+                that name. References in the payload are live ends by then. What it returns is the result; what
+                it raises reaches the caller as an error.
+            description: One line for people who list functions.
+            metadata: Listed with the function.
+            request_format: JSON Schema of the payload, listed with the function.
+            response_format: JSON Schema of the result, listed with the function.
+
+        Raises:
+            ConfigurationError: An id that the engine serves itself, or that this worker has registered already; a
+                handler that cannot be called, or is ``async``.
+            RegistrationRejectedError: Another live worker offers the id.
+            EngineTimeoutError: No confirmation in time.
+        """
+        self._check_usable()
+        check_function_id(function_id)
+        try:
+            registration = messages.register_function(
+                function_id,
+                description=messages.check(description, "description"),
+                metadata=messages.check(metadata, "metadata"),
+                request_format=messages.check(request_format, "request_format"),
+                response_format=messages.check(response_format, "response_format"),
+            )
+        except messages.InvalidValue as exc:
+            raise InvalidPayloadError(str(exc)) from None
+        function = Function(function_id, handler, registration)
+        with self._lock:
+            if function_id in self._functions:
+                raise ConfigurationError(
+                    f"function id {function_id!r} is registered by this worker already; unregister it first"
+                )
+            self._functions[function_id] = function
+        try:
+            self._session.register(registration)
+        except BaseException:
+            self._unregister(function)
+            raise
+        return FunctionRef(function_id, lambda: self._unregister(function))
+
+    def function(self, function_id: str, **details: Any) -> Callable[[HandlerT], HandlerT]:
+        """Decorate the handler of a function; takes, does and raises what :meth:`register_function` does."""
+
+        def decorate(handler: HandlerT) -> HandlerT:
+            self.register_function(function_id, handler, **details)
+            return handler
+
+        return decorate
+
+    def _unregister(self, function: Function) -> None:
+        with self._lock:
+            if self._functions.get(function.function_id) is not function:
+                return
+            del self._functions[function.function_id]
+        if not self._ending and os.getpid() == self._pid:
+            self._session.unregister(messages.unregister_function(function.function_id))
+
+    # --- channels --------------------------------------------------------------------------------------
+
+    def create_channel(self, buffer_size: Optional[int] = None, *, marks: Optional[bool] = None) -> Channel:
+        """Make a channel; its ends are connected when they are used.
+
+        Blocks for one call to the engine, at most ``invocation_timeout``. An end that is not connected within
+        five minutes is dropped by the engine (PROTOCOL 5.7).
+
+        Args:
+            buffer_size: Messages the engine holds between the ends, 1 to 1024. Default: 64.
+            marks: Whether the writer marks its stream. Default: the worker's option.
+        """
+        if buffer_size is not None and (
+            not isinstance(buffer_size, int) or isinstance(buffer_size, bool) or not 1 <= buffer_size <= 1024
+        ):
+            raise ConfigurationError(f"buffer_size={buffer_size!r} must be an integer from 1 to 1024 (messages)")
+        made = self.trigger("engine::channels::create", {} if buffer_size is None else {"buffer_size": buffer_size})
+        writer_ref, reader_ref = as_ref(made["writer"]), as_ref(made["reader"])
+        channel = Channel(self._writer(writer_ref, marks), self._reader(reader_ref), writer_ref, reader_ref)
+        with self._lock:
+            self._channels[channel.channel_id] = channel
+        return channel
+
+    def open_ref(
+        self,
+        ref: Union[StreamChannelRef, Mapping[str, Any]],
+        *,
+        marks: Optional[bool] = None,
+        timeout: Optional[float] = None,
+    ) -> Union[ChannelReader, ChannelWriter]:
+        """Return the end that ``ref`` names, to be connected when it is used. Does not block.
+
+        References in a handler's payload are live ends already; this is for those that came another way: in
+        a result, in metadata, from a queue or a database.
+
+        Args:
+            ref: The reference, or the plain object that it is in JSON.
+            marks: For a writer: whether it marks its stream. Default: the worker's option.
+            timeout: The end's ``timeout``. Default: the worker's ``channel_timeout``.
+        """
+        self._check_usable()
+        ref = dict(ref) if not isinstance(ref, StreamChannelRef) and isinstance(ref, Mapping) else ref
+        if not is_channel_ref(ref):
+            raise ConfigurationError("not a channel reference: it needs channel_id, access_key, and direction")
+        found = as_ref(ref)
+        end = self._reader(found) if found.direction == READ else self._writer(found, marks)
+        if timeout is not None:
+            end.timeout = timeout
+        return end
+
+    def _reader(self, ref: StreamChannelRef) -> ChannelReader:
+        return ChannelReader(self, ref, timeout=self._options.channel_timeout)
+
+    def _writer(self, ref: StreamChannelRef, marks: Optional[bool] = None) -> ChannelWriter:
+        return ChannelWriter(
+            self,
+            ref,
+            timeout=self._options.channel_timeout,
+            close_timeout=self._options.close_timeout,
+            marks=self._options.marks if marks is None else marks,
+        )
+
+    # --- life ------------------------------------------------------------------------------------------
+
+    @property
+    def worker_id(self) -> Optional[str]:
+        """The engine's id for this connection; another one after each reconnect."""
+        return self._session.worker_id
+
+    def get_address(self) -> str:
+        """Return the engine's address, without its query."""
+        return str(self._session.address)
+
+    def get_connection_state(self) -> ConnectionState:
+        """Return ``connecting``, ``connected``, ``reconnecting``, ``disconnected`` or ``failed``."""
+        return self._session.state
+
+    def add_connection_state_listener(self, listener: Callable[[ConnectionState], object]) -> Callable[[], None]:
+        """Call ``listener(state)`` on a handler thread at every change; returns a function that ends that."""
+        return self._session.add_listener(listener)
+
+    def wait(self, timeout: Optional[float] = None) -> bool:
+        """Block until the worker ends: for programs that only offer functions.
+
+        Args:
+            timeout: Seconds; default: no limit. Ctrl-C ends the wait.
+
+        Returns:
+            ``True`` after :meth:`shutdown`; ``False`` when ``timeout`` passed.
+
+        Raises:
+            IIISyncError: What made the worker give up.
+        """
+        self._check_process()
+        ended = self._ended.wait(timeout)
+        if self._session.fatal is not None:
+            raise fresh(self._session.fatal)
+        return ended
+
+    def shutdown(self, timeout: Optional[float] = None) -> None:
+        """End the worker: let running handlers finish, drop what is open, say goodbye.
+
+        Blocks at most ``timeout`` seconds (default: ``shutdown_timeout``). Every call that waits in another
+        thread returns with ``WorkerClosedError``, every channel end with ``ChannelAbortedError``. Any thread may call
+        it, a handler too; the second call, and one in a forked child, do nothing.
+        """
+        if os.getpid() == self._pid:
+            self._end(self._options.shutdown_timeout if timeout is None else timeout)
+
+    def __enter__(self) -> Self:
+        self._check_usable()
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self.shutdown()
+
+    def __repr__(self) -> str:
+        return f"<iii_sync.Worker {self.worker_id} {self._session.state} at {self._session.address}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Worker is a live connection and cannot be pickled; make one where it is needed")
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise ForkedWorkerError("this worker belongs to the parent process; call register_worker() in the child")
+
+    def _check_usable(self) -> None:
+        self._check_process()
+        if self._ending:
+            raise WorkerClosedError("the worker was shut down")
+
+    def _end(self, timeout: float) -> None:
+        with self._lock:
+            first, self._ending = not self._ending, True
+        if not first:
+            self._ended.wait(timeout)
+            return
+        deadline = Deadline(timeout)
+        try:
+            # Handlers come first, for they may still answer; what blocks them for good is their channels.
+            if not self._pool.drain(timeout / 2):
+                _log.warning("handlers are still running after %.3g s; their channels are dropped", timeout / 2)
+            error = ChannelAbortedError("the worker was shut down")
+            for end in list(self._open_ends):
+                end._fail(error)
+            self._pool.drain((deadline.remaining() or 0) / 2)
+            self._session.close(min(1.0, deadline.remaining() or 0))
+            self._pool.stop()
+            if not self._loop.stop(max(0.2, deadline.remaining() or 0)):
+                _log.warning("the reader thread did not end within %.3g s", timeout)
+        finally:
+            _workers.discard(self)
+            self._ended.set()
+
+    # --- for the session and the channel ends ------------------------------------------------------------
+
+    def invoked(self, link: Link, message: messages.Message) -> None:
+        """A call of one of our functions has come in. On the reader thread."""
+        invocation_id, function_id = message["invocation_id"], message["function_id"]
+        function = self._functions.get(function_id)
+        error: dict[str, str]
+        if function is None:
+            error = {
+                "code": "function_not_found",
+                "message": f"Function {function_id} is not registered by this worker",
+            }
+        elif self._ending:
+            error = {"code": "SHUTDOWN", "message": "the worker is shutting down"}
+        else:
+            handled = function
+            if self._pool.try_run(lambda: self._handle(link, handled, message)):
+                return
+            error = {
+                "code": "overloaded",
+                "message": f"the worker runs {self._pool.threads} handlers and takes no more now; try again later",
+            }
+            _log.warning("%s refused: %s", function_id, error["message"])
+        link.send_soon(messages.invocation_result(invocation_id, function_id, error=error))
+
+    def _handle(self, link: Link, function: Function, message: messages.Message) -> None:
+        """Run a handler and answer. On a handler thread."""
+        invocation_id, function_id = message["invocation_id"], function.function_id
+        error: Optional[dict[str, str]] = None
+        result: Any = None
+        try:
+            data = self._live(message.get("data"))
+            result = self._plain(function.run(data, message.get("metadata")), "result")[0]
+        except BaseException as exc:
+            if not isinstance(exc, IIISyncError):
+                _log.debug("the handler of %s failed", function_id, exc_info=True)
+            error = error_body(exc)
+        answer = messages.invocation_result(invocation_id, function_id, result=result, error=error)
+        try:
+            self._session.answer(link, answer)
+        except PayloadTooLargeError as exc:
+            self._session.answer(link, messages.invocation_result(invocation_id, function_id, error=error_body(exc)))
+
+    def call_failed(self, call: Call, error: BaseException) -> None:
+        """Wake the local ends that wait for the other side of what the call carried. On the reader thread."""
+        refused = isinstance(error, (FunctionNotFoundError, PermissionDeniedError, OverloadedError))
+        for ref in call.refs:
+            channel = self._channels.get(ref.channel_id)
+            if channel is None:
+                continue
+            if refused:
+                # Nobody has got the reference: the end is ours again.
+                channel._end(ref.direction)._handed_out = False
+            channel._end(WRITE if ref.direction == READ else READ)._peer_failed(error)
+
+    def registrations(self) -> list[messages.Message]:
+        """Everything to be registered again after a reconnect."""
+        return [function.registration for function in list(self._functions.values())]
+
+    def run_soon(self, function: Callable[[], None]) -> None:
+        """Run a callback on a handler thread."""
+        self._pool.run_soon(function)
+
+    def connect_end(self, ref: StreamChannelRef, receiver: Receiver, end: End) -> Connection:
+        """Connect the end that ``ref`` names; blocks at most ``connect_timeout``."""
+        self._check_usable()
+        key = (ref.channel_id, ref.direction)
+        with self._lock:
+            if key in self._used_ends:
+                raise ChannelUsedError(
+                    f"the {ref.direction} end of channel {ref.channel_id} was connected before; an end can be "
+                    "connected once in its life: make a new channel"
+                )
+        options = self._options
+        address = self._session.address
+        route = Route(options.all_headers(), options.ssl_context, options.proxy)
+        url = address.channel(ref.channel_id, ref.access_key, ref.direction)
+        try:
+            sock = connect(address, url, route, options.connect_timeout)
+        except HandshakeRejectedError as exc:
+            if exc.status != 404:
+                raise
+            raise ChannelNotFoundError(
+                f"the engine does not know channel {ref.channel_id}: the reference is wrong, or the end was not "
+                "connected within five minutes"
+            ) from None
+        with self._lock:
+            self._used_ends[key] = None
+            while len(self._used_ends) > _REMEMBERED_ENDS:
+                del self._used_ends[next(iter(self._used_ends))]
+            self._open_ends.add(end)
+        return Connection(sock, self._loop, receiver, f"channel {ref.channel_id}")
+
+    def end_is_over(self, end: End) -> None:
+        """The end is not used any more."""
+        with self._lock:
+            self._open_ends.discard(end)
+
+    # --- payloads --------------------------------------------------------------------------------------
+
+    def _plain(self, value: Any, what: str) -> tuple[Any, list[PassedRef]]:
+        """Return ``value`` as it can travel, and the references in it; those count as handed out."""
+        found = False
+
+        def convert(item: Any) -> Any:
+            nonlocal found
+            if isinstance(item, StreamChannelRef):
+                found = True
+                return item.model_dump()
+            if isinstance(item, End):
+                found = True
+                return item._pass_on()
+            return NotImplemented
+
+        try:
+            plain = messages.check(value, what, convert)
+        except messages.InvalidValue as exc:
+            raise InvalidPayloadError(str(exc)) from None
+        if not found and not _may_hold_refs(plain):
+            return plain, []
+        refs = [PassedRef(ref.channel_id, ref.direction) for _, ref in extract_channel_refs(plain)]
+        return plain, refs
+
+    def _live(self, data: Any) -> Any:
+        """Return a payload with live ends in the place of references, and without the engine's own key."""
+        if isinstance(data, dict):
+            data.pop("_caller_worker_id", None)  # added by the engine (PROTOCOL 3.4)
+        ends: dict[tuple[str, str], Union[ChannelReader, ChannelWriter]] = {}
+
+        def open_end(ref: StreamChannelRef) -> Union[ChannelReader, ChannelWriter]:
+            key = (ref.channel_id, ref.direction)
+            if key not in ends:
+                ends[key] = self.open_ref(ref)
+            return ends[key]
+
+        return live(data, open_end)
+
+    def _prepare(
+        self,
+        request: Union[str, Mapping[str, Any]],
+        payload: Any,
+        timeout: Optional[float],
+        action: Optional[Mapping[str, Any]],
+        namespace: Optional[str],
+        metadata: Any,
+    ) -> _Prepared:
+        self._check_usable()
+        if isinstance(request, str):
+            function_id = request
+        else:
+            given = _from_dictionary(request)
+            function_id = given["function_id"]
+            payload = given.get("payload", payload)
+            action, namespace = given.get("action", action), given.get("namespace", namespace)
+            metadata = given.get("metadata", metadata)
+            if given.get("timeout_ms") is not None:
+                timeout = given["timeout_ms"] / 1000
+        if not function_id:
+            raise ConfigurationError("the function id is empty; give the id of the function to call")
+        if timeout is not None and timeout != -1 and not (_is_number(timeout) and timeout > 0):
+            raise ConfigurationError(f"timeout={timeout!r} must be a number of seconds above 0, or None for no limit")
+        if namespace is not None and not (isinstance(namespace, str) and namespace.strip()):
+            raise ConfigurationError(f"namespace={namespace!r} is blank: give a name, or leave it out")
+        if namespace is None and not function_id.startswith("engine::"):
+            namespace = self._options.namespace
+        data, refs = self._plain(payload, "payload")
+        extra, more_refs = self._plain(metadata, "metadata")
+        message = messages.invoke_function(
+            self._plain(function_id, "function id")[0],
+            data,
+            invocation_id=str(uuid.uuid4()),
+            namespace=namespace,
+            action=None if action is None else self._plain(dict(action), "action")[0],
+            metadata=extra,
+        )
+        return _Prepared(function_id, message, refs + more_refs, timeout)
+
+    def _send(self, prepared: _Prepared, deadline: Deadline) -> Optional[Call]:
+        action = prepared.message.get("action")
+        answered = action is None or action.get("type") != "void"
+        if not answered:
+            del prepared.message["invocation_id"]
+        try:
+            return self._session.call(
+                prepared.function_id, prepared.message, prepared.refs, deadline, answered=answered
+            )
+        except BaseException:
+            for ref in prepared.refs:
+                channel = self._channels.get(ref.channel_id)
+                if channel is not None:
+                    channel._end(ref.direction)._handed_out = False
+            raise
+
+    def _expire(self, call: Call, seconds: float) -> None:
+        """Let a submitted call fail when its time is over."""
+
+        def expire() -> None:
+            error = CallTimeout(
+                "TIMEOUT",
+                f"no answer within {seconds:g} s, the function may still be running",
+                call.function_id,
+                call.invocation_id,
+            )
+            self._session._forget(call)
+            self._session._settle(call, None, error)
+
+        timer = self._loop.call_later(seconds, expire)
+        call.add_done_callback(lambda _: timer.cancel())
+
+    def _suspect(self, call: Call) -> Optional[_Suspicion]:
+        """Watch a call that carries one end of a channel whose other end is here and untouched."""
+        for ref in call.refs:
+            channel = self._channels.get(ref.channel_id)
+            if channel is not None:
+                end = channel._end(WRITE if ref.direction == READ else READ)
+                if end._is_idle():
+                    suspicion = _Suspicion(call, end)
+                    self._loop.call_later(_SUSPICIOUS, suspicion.say)
+                    return suspicion
+        return None
+
+
+@dataclasses.dataclass
+class _Prepared:
+    function_id: str
+    message: messages.Message
+    refs: list[PassedRef]
+    timeout: Optional[float]  # -1: the default
+
+
+class _Suspicion:
+    """That a call waits for what its own caller would only do afterwards."""
+
+    def __init__(self, call: Call, end: End) -> None:
+        self._call = call
+        self._end = end
+        verb = "write to" if end.direction == WRITE else "read from"
+        self.text = (
+            f"the function may be waiting for this process to {verb} channel {end.channel_id}: use submit() or "
+            f"open() instead of trigger(), then {verb} it, then take the result"
+        )
+
+    def stands(self) -> bool:
+        return self._end._is_idle()
+
+    def say(self) -> None:
+        if not self._call.done() and self.stands():
+            _log.warning("%s has not answered for %g s; %s", self._call.function_id, _SUSPICIOUS, self.text)
+
+
+_REQUEST_KEYS = {"function_id", "payload", "action", "timeout_ms", "namespace", "metadata"}
+
+
+def _from_dictionary(request: Any) -> Mapping[str, Any]:
+    if not isinstance(request, Mapping):
+        raise TypeError(f"a function id or iii's dictionary is required, not {type(request).__name__}")
+    unknown = set(request) - _REQUEST_KEYS
+    if unknown or not isinstance(request.get("function_id"), str):
+        wrong = f"unknown keys {sorted(map(str, unknown))}" if unknown else "no function_id"
+        raise ConfigurationError(f"the request has {wrong}; it takes {', '.join(sorted(_REQUEST_KEYS))}")
+    timeout_ms = request.get("timeout_ms")
+    if timeout_ms is not None and not (_is_number(timeout_ms) and timeout_ms > 0):
+        raise ConfigurationError(f"timeout_ms={timeout_ms!r} must be a number above 0")
+    return request
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _may_hold_refs(plain: Any) -> bool:
+    """Whether a plain value has anything that could be a reference in it."""
+    if isinstance(plain, dict):
+        return "access_key" in plain or any(map(_may_hold_refs, plain.values()))
+    return isinstance(plain, (list, tuple)) and any(map(_may_hold_refs, plain))
+
+
+def _nothing(_: Call) -> None:
+    pass
+
+
+#: Workers live until they are shut down, even when nobody holds them: their functions are in use.
+_workers: set[Worker] = set()
+
+#: What the end of a process waits at most for all of them together.
+_EXIT_TIMEOUT = 2.0
+
+
+def _shutdown_at_exit() -> None:
+    end = time.monotonic() + _EXIT_TIMEOUT
+    for worker in list(_workers):
+        worker.shutdown(max(0.1, end - time.monotonic()))
+
+
+def _leave_parents_workers() -> None:
+    _workers.clear()
+
+
+atexit.register(_shutdown_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_parents_workers)

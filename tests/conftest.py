@@ -1,0 +1,94 @@
+"""Fixtures: both engines, workers on them, and a check that every test leaves nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Callable
+
+import pytest
+
+import iii_sync
+import iii_sync.worker
+
+from .support.engines import REAL_ENGINE_VARIABLE, real_engine_program, running_engine
+
+
+@pytest.fixture(scope="session")
+def _engines() -> Iterator[Callable[[str], str]]:
+    """One engine of each kind for the whole run, started when first asked for."""
+    urls: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+
+        def url_of(kind: str) -> str:
+            if kind not in urls:
+                urls[kind] = stack.enter_context(running_engine(kind))
+            return urls[kind]
+
+        yield url_of
+
+
+@pytest.fixture(params=["local", "real"])
+def engine_kind(request: pytest.FixtureRequest) -> str:
+    """Which engine the test runs on."""
+    kind: str = request.param
+    if kind == "real" and real_engine_program() is None:
+        pytest.skip(f"the real engine is not installed: no `iii` on the PATH, and {REAL_ENGINE_VARIABLE} is not set")
+    return kind
+
+
+@pytest.fixture
+def engine_url(engine_kind: str, _engines: Callable[[str], str]) -> str:
+    """The URL of an engine; the test runs once on each kind."""
+    return _engines(engine_kind)
+
+
+@pytest.fixture
+def local_engine_url(_engines: Callable[[str], str]) -> str:
+    """The URL of the local engine, for what the real one does not do."""
+    return _engines("local")
+
+
+@pytest.fixture
+def worker(engine_url: str) -> Iterator[iii_sync.Worker]:
+    """A worker on the engine."""
+    with iii_sync.register_worker(engine_url) as worker:
+        yield worker
+
+
+@pytest.fixture
+def peer(engine_url: str) -> Iterator[iii_sync.Worker]:
+    """A second worker on the same engine."""
+    with iii_sync.register_worker(engine_url) as worker:
+        yield worker
+
+
+@pytest.fixture
+def unique() -> Callable[[str], str]:
+    """Makes function ids that no other test uses."""
+    suffix = uuid.uuid4().hex[:10]
+    return lambda name: f"{name}-{suffix}"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind() -> Iterator[None]:
+    """No test leaves a worker or one of its threads."""
+    yield
+    left = list(iii_sync.worker._workers)
+    for worker in left:
+        worker.shutdown(2)
+    end = time.monotonic() + 10
+    while True:
+        threads = [
+            thread.name
+            for thread in threading.enumerate()
+            if thread.name.startswith(("iii-io", "iii-handler", "iii-reconnect"))
+        ]
+        if not threads or time.monotonic() > end:
+            break
+        time.sleep(0.01)
+    assert not left, f"workers that were not shut down: {left}"
+    assert not threads, f"threads that have not ended: {threads}"

@@ -1,0 +1,478 @@
+"""The schedules that the reader thread and the senders must get right, each forced."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import threading
+import time
+from typing import Iterator, Optional
+
+import pytest
+
+from iii_sync.errors import ChannelAbortedError, EngineConnectionError, RemoteProtocolError
+from iii_sync.net import inbox as inbox_module
+from iii_sync.net.connection import Connection
+from iii_sync.net.inbox import Batch, Inbox
+from iii_sync.net.loop import Loop
+from iii_sync.net.waiting import Deadline
+from iii_sync.wire import frames
+
+from ..support.rawserver import RawPeer, server_frame
+
+WAIT = 20.0
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    loop = Loop("test-loop")
+    yield loop
+    assert loop.stop(5)
+
+
+class Pair:
+    """A connection of ours over a socket pair, and the other end as a raw peer."""
+
+    def __init__(self, loop: Loop, small: bool = False) -> None:
+        ours, theirs = socket.socketpair()
+        if small:
+            for sock in (ours, theirs):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        ours.setblocking(False)
+        self.peer = RawPeer(theirs)
+        self.inbox = Inbox()
+        self.connection = Connection(ours, loop, self.inbox, "the peer")
+        self.connection.start()
+
+    def send(self, data: bytes, timeout: Optional[float] = WAIT) -> None:
+        deadline = Deadline(timeout, silence=True)
+        self.connection.take_turn(deadline)
+        try:
+            self.connection.send(data, deadline)
+        finally:
+            self.connection.give_turn_back()
+
+    def close(self) -> None:
+        self.connection.drop(ChannelAbortedError("over"))
+        self.peer.sock.close()
+
+
+@pytest.fixture
+def pair(loop: Loop) -> Iterator[Pair]:
+    pair = Pair(loop)
+    yield pair
+    pair.close()
+
+
+@pytest.fixture
+def small_pair(loop: Loop) -> Iterator[Pair]:
+    pair = Pair(loop, small=True)
+    yield pair
+    pair.close()
+
+
+def drain(inbox: Inbox) -> bytes:
+    """Everything up to the end of the stream."""
+    data = b""
+    while True:
+        batch = inbox.get(WAIT)
+        if batch is None:
+            if inbox.over:
+                return data
+            continue
+        data += content(batch)
+
+
+def content(batch: Batch) -> bytes:
+    data = b"".join(bytes(item) for item in batch.items if not isinstance(item, str))
+    batch.release()
+    return data
+
+
+def wait_until(condition: object, what: str) -> None:
+    end = time.monotonic() + WAIT
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end, f"never happened: {what}"
+        time.sleep(0.002)
+
+
+def test_a_full_inbox_pauses_only_its_own_socket(loop: Loop) -> None:
+    """One consumer that does not read leaves the other connection of the same loop alone."""
+    slow, quick = Pair(loop), Pair(loop)
+    flood = server_frame(2, b"x" * 65536)
+    stop = threading.Event()
+
+    def pour() -> None:
+        try:
+            while not stop.is_set():
+                slow.peer.sock.sendall(flood)
+        except OSError:
+            pass
+
+    thread = threading.Thread(target=pour)
+    thread.start()
+    wait_until(lambda: slow.inbox._paused, "the pause")
+    for number in range(50):
+        quick.peer.send_frame(2, b"%d" % number)
+        batch = quick.inbox.get(WAIT)
+        assert batch is not None and content(batch) == b"%d" % number
+    assert slow.inbox._waiting <= inbox_module.BUDGET + inbox_module.LARGEST_WINDOW
+    stop.set()
+    slow.close()
+    thread.join(WAIT)
+    quick.close()
+
+
+def test_a_paused_connection_resumes_and_loses_nothing(pair: Pair) -> None:
+    """64 MiB through an inbox of 4 MiB with a consumer that stops and goes."""
+    size = 64 * 1024 * 1024
+
+    def pour() -> None:
+        block = bytes(range(256)) * 1024
+        for _ in range(size // len(block)):
+            pair.peer.sock.sendall(server_frame(2, block))
+        pair.peer.send_frame(8, b"\x03\xe8")
+
+    thread = threading.Thread(target=pour)
+    thread.start()
+    received, position = 0, 0
+    while True:
+        batch = pair.inbox.get(WAIT)
+        if batch is None:
+            if pair.inbox.over:
+                break
+            continue
+        data = content(batch)
+        assert data == (bytes(range(256)) * (len(data) // 256 + 2))[position : position + len(data)]
+        position = (position + len(data)) % 256
+        received += len(data)
+        if received % (8 * 1024 * 1024) < 100_000:
+            wait_until(lambda: pair.inbox._paused or pair.inbox.over or received > size - 2**23, "the pause")
+    thread.join(WAIT)
+    assert received == size
+    assert pair.inbox.close is not None and pair.inbox.close.code == 1000
+
+
+def test_pause_and_resume_race(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a budget of one item every single message pauses and resumes; none is lost and nothing sticks."""
+    monkeypatch.setattr(inbox_module, "BUDGET", 1)
+    count = 3000
+
+    def pour() -> None:
+        for number in range(count):
+            pair.peer.send_frame(2, b"%06d" % number)
+        pair.peer.send_frame(8)
+
+    thread = threading.Thread(target=pour)
+    thread.start()
+    assert drain(pair.inbox) == b"".join(b"%06d" % number for number in range(count))
+    thread.join(WAIT)
+
+
+def test_the_loop_never_waits_for_a_sender(small_pair: Pair) -> None:
+    """While a sender is blocked, pings still come in, and their pongs go out at the next frame boundary."""
+    pair = small_pair
+    message = frames.encode_frame(frames.BINARY, b"y" * 2_000_000)
+    sender = threading.Thread(target=pair.send, args=(message,))
+    sender.start()
+    opcode_and_size = pair.peer.recv_exactly(2)  # it has begun, and will block
+    pair.peer.send_frame(9, b"are you there")
+    pair.peer.send_frame(2, b"data behind the ping")
+    batch = pair.inbox.get(WAIT)
+    assert batch is not None and content(batch) == b"data behind the ping"
+    assert opcode_and_size == message[:2]
+    assert pair.peer.recv_exactly(len(message) - 2) == message[2:]
+    sender.join(WAIT)
+    assert pair.peer.recv_frame() == (10, b"are you there")
+
+
+def test_the_outbox_is_flushed_when_nobody_sends(small_pair: Pair) -> None:
+    """Pongs for more pings than the socket takes are sent as it drains, without any sender's help."""
+    pair = small_pair
+    count = 5000
+    reader_of_pongs: list[bytes] = []
+
+    def pour() -> None:
+        for number in range(count):
+            pair.peer.send_frame(9, b"%0100d" % number)
+        for _ in range(count):
+            reader_of_pongs.append(pair.peer.recv_frame()[1])
+
+    thread = threading.Thread(target=pour)
+    thread.start()
+    thread.join(WAIT)
+    assert reader_of_pongs == [b"%0100d" % number for number in range(count)]
+
+
+def test_messages_of_many_senders_never_mix(small_pair: Pair) -> None:
+    """Frames of eight threads and the loop's own pongs all arrive whole."""
+    pair = small_pair
+    per_thread, threads = 40, 8
+
+    def send(mark: int) -> None:
+        for size in range(per_thread):
+            pair.send(frames.encode_frame(frames.BINARY, bytes([mark]) * (size * 317)))
+
+    senders = [threading.Thread(target=send, args=(mark,)) for mark in range(threads)]
+    for sender in senders:
+        sender.start()
+    pongs, seen = 0, {mark: 0 for mark in range(threads)}
+    for number in range(per_thread * threads):
+        if number % 10 == 0:
+            pair.peer.send_frame(9, b"ping")
+        opcode, payload = pair.peer.recv_frame()
+        while opcode == 10:
+            pongs += 1
+            opcode, payload = pair.peer.recv_frame()
+        assert opcode == 2 and len(set(payload)) <= 1
+        if payload:
+            assert len(payload) == (seen[payload[0]] + 1) * 317
+            seen[payload[0]] += 1
+    for sender in senders:
+        sender.join(WAIT)
+    assert all(count == per_thread - 1 for count in seen.values())
+
+
+def test_a_send_that_times_out_before_its_first_byte_leaves_the_connection_whole(small_pair: Pair) -> None:
+    """A full socket and a short deadline: nothing of the second message left, and a third one arrives."""
+    pair = small_pair
+    sent = 0
+    small = frames.encode_frame(frames.BINARY, b"z" * 1000)
+    with pytest.raises(TimeoutError):
+        while True:
+            pair.send(small, 0.05)
+            sent += 1
+    if pair.connection.error is not None:
+        pytest.skip("the socket took a part of the last frame")
+    for _ in range(sent):
+        assert pair.peer.recv_frame() == (2, b"z" * 1000)
+    pair.send(frames.encode_frame(frames.BINARY, b"after"))
+    assert pair.peer.recv_frame() == (2, b"after")
+
+
+def test_a_send_cut_in_the_middle_drops_the_connection(small_pair: Pair) -> None:
+    """Half a frame on the wire poisons: the same call raises, later ones say why, the peer sees the end."""
+    pair = small_pair
+    with pytest.raises(TimeoutError):
+        pair.send(frames.encode_frame(frames.BINARY, b"y" * 2_000_000), 0.05)
+    with pytest.raises(ChannelAbortedError, match="cut in the middle"):
+        pair.send(frames.encode_frame(frames.BINARY, b"more"))
+    with pytest.raises(EOFError):
+        pair.peer.recv_exactly(10_000_000)
+
+
+def test_drop_wakes_a_blocked_sender_with_the_reason(small_pair: Pair) -> None:
+    """A sender that waits for the socket gets what drop() was given."""
+    pair = small_pair
+    failures: list[BaseException] = []
+
+    def send() -> None:
+        try:
+            pair.send(frames.encode_frame(frames.BINARY, b"y" * 2_000_000), None)
+        except BaseException as exc:
+            failures.append(exc)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    pair.peer.recv_exactly(2)
+    pair.connection.drop(EngineConnectionError("because"))
+    sender.join(WAIT)
+    assert not sender.is_alive()
+    assert isinstance(failures[0], EngineConnectionError) and "because" in str(failures[0])
+
+
+def test_drop_wakes_those_who_wait_for_their_turn(small_pair: Pair) -> None:
+    """Senders behind a blocked one do not stay behind it."""
+    pair = small_pair
+    failures: list[BaseException] = []
+
+    def send() -> None:
+        try:
+            pair.send(frames.encode_frame(frames.BINARY, b"y" * 2_000_000), None)
+        except BaseException as exc:
+            failures.append(exc)
+
+    senders = [threading.Thread(target=send) for _ in range(5)]
+    for sender in senders:
+        sender.start()
+    pair.peer.recv_exactly(2)
+    pair.connection.drop(EngineConnectionError("because"))
+    for sender in senders:
+        sender.join(WAIT)
+    assert len(failures) == 5 and all("because" in str(failure) for failure in failures)
+
+
+def test_a_descriptor_is_not_reused_while_a_sender_is_in_it(loop: Loop) -> None:
+    """Drop connections under blocked senders and open new sockets at once: no byte lands in a stranger's socket."""
+    for _ in range(30):
+        pair = Pair(loop, small=True)
+        number = pair.connection._sock.fileno()
+
+        def send(pair: Pair = pair) -> None:
+            try:
+                pair.send(frames.encode_frame(frames.BINARY, b"y" * 500_000), None)
+            except EngineConnectionError:
+                pass
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        pair.peer.recv_exactly(2)
+        pair.connection.drop(EngineConnectionError("because"))
+        strangers = [socket.socketpair() for _ in range(4)]
+        sender.join(WAIT)
+        wait_until(lambda pair=pair: pair.connection._closed, "the close")
+        strangers += [socket.socketpair() for _ in range(4)]
+        everyone = [sock for both in strangers for sock in both]
+        for sock in everyone:
+            sock.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                sock.recv(1)
+        for sock in everyone:
+            sock.close()
+        assert pair.connection._sock.fileno() == -1 and number > 0
+        pair.peer.sock.close()
+
+
+def test_only_the_loop_closes_descriptors(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever drops, the reader thread closes."""
+    closers: list[str] = []
+
+    class Watching(socket.socket):
+        def close(self) -> None:
+            if self.fileno() != -1:
+                closers.append(threading.current_thread().name)
+            super().close()
+
+    ours, theirs = socket.socketpair()
+    watched = Watching(fileno=ours.detach())
+    watched.setblocking(False)
+    connection = Connection(watched, loop, Inbox(), "the peer")
+    connection.start()
+    connection.drop(EngineConnectionError("over"))
+    wait_until(lambda: connection._closed, "the close")
+    theirs.close()
+    assert closers == ["test-loop"]
+
+
+def test_a_violation_is_answered_with_its_code(pair: Pair) -> None:
+    """A masked server frame gets Close 1002, and the receiver learns it after the data before it."""
+    pair.peer.sock.sendall(server_frame(2, b"good") + b"\x82\x81abcdx")
+    assert drain(pair.inbox) == b"good"
+    opcode, payload = pair.peer.recv_frame()
+    assert opcode == 8 and payload[:2] == b"\x03\xea"
+    assert isinstance(pair.inbox.error, RemoteProtocolError) and pair.inbox.error.close_code == 1002
+
+
+def test_the_peers_close_is_answered_and_everything_before_it_arrives(pair: Pair) -> None:
+    """A Close that comes in one piece with data ends the stream after the data, with its code sent back."""
+    pair.peer.sock.sendall(server_frame(2, b"a") + server_frame(2, b"b") + server_frame(8, b"\x03\xe9bye"))
+    assert drain(pair.inbox) == b"ab"
+    assert pair.inbox.error is None and pair.inbox.close == (1001, "bye")
+    assert pair.peer.recv_frame() == (8, b"\x03\xe9")
+
+
+def test_a_reset_is_an_error_and_not_an_end(loop: Loop) -> None:
+    """RST reaches the receiver as an error."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+    ours.setblocking(False)
+    inbox = Inbox()
+    connection = Connection(ours, loop, inbox, "the peer")
+    connection.start()
+    peer = RawPeer(theirs)
+    peer.send_frame(2, b"data")
+    batch = inbox.get(WAIT)
+    assert batch is not None and content(batch) == b"data"
+    peer.reset()
+    assert drain(inbox) == b""
+    assert isinstance(inbox.error, EngineConnectionError)
+
+
+def test_stop_with_a_blocked_sender_leaves_no_descriptor(loop: Loop) -> None:
+    """Ending the loop wakes senders and closes every socket."""
+    before = len(os.listdir("/proc/self/fd"))
+    own = Loop("test-own-loop")
+    pair = Pair(own, small=True)
+    failures: list[BaseException] = []
+
+    def send() -> None:
+        try:
+            pair.send(frames.encode_frame(frames.BINARY, b"y" * 2_000_000), None)
+        except BaseException as exc:
+            failures.append(exc)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    pair.peer.recv_exactly(2)
+    assert own.stop(5)
+    sender.join(WAIT)
+    assert failures
+    pair.peer.sock.close()
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_tiny_messages_cost_bounded_memory(pair: Pair) -> None:
+    """A megabyte of one-byte messages is joined, exact, and counted message by message."""
+    count = 300_000
+
+    def pour() -> None:
+        pair.peer.sock.sendall(server_frame(2, b"t") * count + server_frame(8))
+
+    thread = threading.Thread(target=pour)
+    thread.start()
+    items, size = 0, 0
+    while True:
+        batch = pair.inbox.get(WAIT)
+        if batch is None:
+            if pair.inbox.over:
+                break
+            continue
+        items += len(batch.items)
+        size += len(content(batch))
+    thread.join(WAIT)
+    assert size == count and pair.inbox.stream.messages == count
+    assert items < count / 20
+
+
+def test_calls_posted_from_many_threads_all_run(loop: Loop) -> None:
+    """No posted call is lost to the wake-up flag."""
+    ran: list[int] = []
+
+    def post() -> None:
+        for number in range(2000):
+            loop.call_soon(lambda number=number: ran.append(number))  # type: ignore[misc]
+
+    threads = [threading.Thread(target=post) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT)
+    done = threading.Event()
+    loop.call_soon(done.set)
+    assert done.wait(WAIT)
+    assert len(ran) == 8000
+
+
+def test_a_failing_call_does_not_stop_the_loop(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+    """An exception in a posted call is logged; the next call runs."""
+    loop.call_soon(lambda: 1 / 0)
+    done = threading.Event()
+    loop.call_soon(done.set)
+    assert done.wait(WAIT)
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_timers_run_in_order_and_can_be_cancelled(loop: Loop) -> None:
+    """Two timers out of order, and one that was cancelled."""
+    ran: list[str] = []
+    done = threading.Event()
+    loop.call_later(0.06, done.set)
+    loop.call_later(0.04, lambda: ran.append("second"))
+    loop.call_later(0.02, lambda: ran.append("first"))
+    loop.call_later(0.03, lambda: ran.append("cancelled")).cancel()
+    assert done.wait(WAIT)
+    assert ran == ["first", "second"]

@@ -1,0 +1,114 @@
+"""The two engines every shared behaviour is tested on: the local one, and the real one where it is installed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Optional
+
+REAL_ENGINE_VARIABLE = "III_ENGINE"
+
+_CONFIG = """\
+workers:
+  - name: iii-worker-manager
+    config: {{host: 127.0.0.1, port: {ws}}}
+  - name: iii-http
+    config: {{host: 127.0.0.1, port: {http}, default_timeout: 30000}}
+  - name: iii-state
+    config: {{adapter: {{name: kv, config: {{store_method: in_memory}}}}}}
+  - name: iii-pubsub
+    config: {{adapter: {{name: local}}}}
+  - name: iii-observability
+    config: {{enabled: false, exporter: memory, metrics_enabled: false, logs_enabled: false}}
+"""
+
+
+def real_engine_program() -> Optional[str]:
+    """The real engine's program: what III_ENGINE names, else ``iii`` on the PATH."""
+    return os.environ.get(REAL_ENGINE_VARIABLE) or shutil.which("iii")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on right now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in sockets]
+
+
+class RealEngine:
+    """The real engine as a child process, on loopback, in a directory of its own."""
+
+    def __init__(self, program: str) -> None:
+        self._program = program
+        self.port, self.http_port = free_ports(2)
+        self.url = f"ws://127.0.0.1:{self.port}"
+        self._directory = tempfile.mkdtemp(prefix="iii-engine-")
+        self._process: Optional[subprocess.Popen[bytes]] = None
+
+    def start(self) -> None:
+        """Start it (again) and wait until it listens."""
+        path = os.path.join(self._directory, "config.yaml")
+        with open(path, "w") as config:
+            config.write(_CONFIG.format(ws=self.port, http=self.http_port))
+        environment = dict(
+            os.environ, III_TELEMETRY_ENABLED="false", OTEL_ENABLED="false", III_DISABLE_UPDATE_CHECK="1"
+        )
+        with open(os.path.join(self._directory, "log"), "ab") as log:
+            self._process = subprocess.Popen(
+                [self._program, "-c", path, "--no-update-check"],
+                cwd=self._directory,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        end = time.monotonic() + 30
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            except OSError:
+                if self._process.poll() is not None or time.monotonic() > end:
+                    with open(os.path.join(self._directory, "log"), "rb") as log:
+                        raise RuntimeError(f"the real engine did not start: {log.read()[-2000:]!r}") from None
+                time.sleep(0.05)
+
+    def kill(self) -> None:
+        """End it without a goodbye."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait(10)
+            self._process = None
+
+    def stop(self) -> None:
+        """End it and remove its directory."""
+        self.kill()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def running_engine(kind: str) -> Iterator[str]:
+    """Run an engine of the given kind and give its URL."""
+    if kind == "local":
+        from iii_sync.engine import LocalEngine
+
+        with LocalEngine() as engine:
+            yield engine.url
+    else:
+        program = real_engine_program()
+        assert program is not None
+        real = RealEngine(program)
+        real.start()
+        try:
+            yield real.url
+        finally:
+            real.stop()

@@ -1,0 +1,380 @@
+"""Calls: trigger, submit, and what becomes of them."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import pickle
+import threading
+import time
+from typing import Any, Callable
+
+import pytest
+
+from iii_sync import Call, TriggerAction, Worker, errors, register_worker
+
+WAIT = 20.0
+
+Unique = Callable[[str], str]
+
+
+@pytest.fixture
+def echo(peer: Worker, unique: Unique) -> str:
+    """A function on another worker that returns its payload."""
+    return peer.register_function(unique("echo"), lambda data: data).id
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        None,
+        True,
+        0,
+        -(2**63),
+        2**64 - 1,
+        1.5,
+        "",
+        "text with \u20ac and \U0001f600 and \x00 and \u2028",
+        [],
+        {},
+        [1, [2, [3]], {"a": None}],
+        {"clé": {"深": [True, "x" * 10_000]}},
+    ],
+)
+def test_payloads_arrive_as_they_are(worker: Worker, echo: str, payload: Any) -> None:
+    """Every kind of JSON value, both ways."""
+    assert worker.trigger(echo, payload) == payload
+
+
+def test_a_call_as_iiis_dictionary(worker: Worker, echo: str) -> None:
+    """The documented form works unchanged."""
+    assert worker.trigger({"function_id": echo, "payload": {"a": 1}, "timeout_ms": 5000}) == {"a": 1}
+    assert worker.submit({"function_id": echo, "payload": 2}).result(WAIT) == 2
+
+
+def test_tuples_and_nested_values_are_converted(worker: Worker, echo: str) -> None:
+    """A tuple travels as a list."""
+    assert worker.trigger(echo, {"a": (1, (2, 3))}) == {"a": [1, [2, 3]]}
+
+
+@pytest.mark.parametrize(
+    ("payload", "said"),
+    [
+        (float("nan"), "payload: nan"),
+        ({"a": [1, float("inf")]}, r"payload\.a\[1\]: inf"),
+        ({"a": "\ud800"}, r"payload\.a: lone surrogate"),
+        ({"\udfff": 1}, "surrogate"),
+        ({"n": 10**20}, r"payload\.n: 1000.*64 bits"),
+        ({1: "a"}, "key 1 is not a string"),
+        ({"a": {None: 1}}, r"payload\.a: the key None"),
+        (b"bytes", "bytes.*channel"),
+        ({"s": {1, 2}}, "set.*sorted|list"),
+        (object(), "object"),
+    ],
+)
+def test_what_the_engine_would_drop_or_change_is_refused_here(
+    worker: Worker, echo: str, payload: Any, said: str
+) -> None:
+    """The error names the value, its place and the cure; nothing was sent; the worker goes on."""
+    for call in (worker.trigger, worker.submit):
+        with pytest.raises(errors.InvalidPayloadError, match=said):
+            call(echo, payload)
+    with pytest.raises(errors.InvalidPayloadError, match="metadata"):
+        worker.trigger(echo, 1, metadata={"x": payload} if not isinstance(payload, dict) else payload)
+    assert worker.trigger(echo, "still there") == "still there"
+
+
+def test_depth_is_limited(worker: Worker, echo: str) -> None:
+    """120 levels travel, 121 are refused, and so is a value that contains itself."""
+    deep: Any = 1
+    for _ in range(120):
+        deep = [deep]
+    assert worker.trigger(echo, deep) == deep
+    with pytest.raises(errors.InvalidPayloadError, match="120"):
+        worker.trigger(echo, [deep])
+    endless: list[Any] = []
+    endless.append(endless)
+    with pytest.raises(errors.InvalidPayloadError, match="contains itself"):
+        worker.trigger(echo, endless)
+
+
+def test_a_message_above_the_limit_is_refused(engine_url: str, echo: str) -> None:
+    """The error names the size, the limit, the option and the cure."""
+    with register_worker(engine_url, max_payload=100_000) as worker:
+        with pytest.raises(errors.PayloadTooLargeError, match="max_payload.*100,000.*channel") as caught:
+            worker.trigger(echo, "x" * 100_000)
+        assert caught.value.code == "payload_too_large"
+        assert len(worker.trigger(echo, "x" * 50_000)) == 50_000
+
+
+def test_a_result_above_the_limit_is_an_error_to_the_caller(worker: Worker, engine_url: str, unique: Unique) -> None:
+    """Not a timeout."""
+    with register_worker(engine_url, max_payload=100_000) as small:
+        function = small.register_function(unique("large"), lambda data: "x" * 200_000)
+        with pytest.raises(errors.PayloadTooLargeError, match="200,"):
+            worker.trigger(function.id, timeout=WAIT)
+
+
+def test_fifteen_megabytes_travel(worker: Worker, echo: str) -> None:
+    """Below the limit large messages just work."""
+    payload = "x" * 15_000_000
+    assert worker.trigger(echo, payload) == payload
+
+
+def test_twenty_megabytes_travel_in_fragments(engine_url: str, unique: Unique) -> None:
+    """With the limit raised on both sides; the engine takes fragments (PROTOCOL 13)."""
+    limit = 32 * 1024 * 1024
+    with register_worker(engine_url, max_payload=limit) as one, register_worker(engine_url, max_payload=limit) as two:
+        function = two.register_function(unique("size"), lambda data: len(data))
+        assert one.trigger(function.id, "x" * 20_000_000) == 20_000_000
+
+
+def test_an_oversized_message_is_dropped_and_everything_else_lives(
+    engine_url: str, worker: Worker, unique: Unique, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A call or a result that is too large for its receiver is answered so; the connection goes on."""
+    caplog.set_level(logging.CRITICAL, "iii_sync")
+    with register_worker(engine_url, max_payload=100_000) as small:
+        size = small.register_function(unique("size"), lambda data: len(data))
+        with pytest.raises(errors.PayloadTooLargeError):
+            worker.trigger(size.id, "x" * 3_000_000, timeout=WAIT)
+        large = worker.register_function(unique("large"), lambda data: "x" * 3_000_000)
+        with pytest.raises(errors.PayloadTooLargeError):
+            small.trigger(large.id, timeout=WAIT)
+        assert worker.trigger(size.id, "abc") == 3
+
+
+def test_an_unknown_function(worker: Worker, unique: Unique) -> None:
+    """Its name is in the error, which says where it was looked for."""
+    name = unique("nobody")
+    with pytest.raises(errors.FunctionNotFoundError, match=name) as caught:
+        worker.trigger(name)
+    assert caught.value.code == "function_not_found" and caught.value.function_id == name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("",), errors.ConfigurationError),
+        ((7,), TypeError),
+        (({"payload": 1},), errors.ConfigurationError),
+        (({"function_id": "f", "paylod": 1},), errors.ConfigurationError),
+        (({"function_id": "f", "timeout_ms": 0},), errors.ConfigurationError),
+    ],
+)
+def test_wrong_requests(worker: Worker, arguments: Any, error: type[Exception]) -> None:
+    """Refused where they are made."""
+    with pytest.raises(error):
+        worker.trigger(*arguments)
+    with pytest.raises(errors.ConfigurationError, match="timeout"):
+        worker.trigger("f", timeout=0)
+    with pytest.raises(errors.ConfigurationError, match="namespace"):
+        worker.trigger("f", namespace=" ")
+
+
+def test_a_call_times_out_as_both_kinds_of_error(worker: Worker, peer: Worker, unique: Unique) -> None:
+    """TimeoutError and InvocationError with the code TIMEOUT; the late answer disturbs nobody."""
+    release = threading.Event()
+    function = peer.register_function(unique("slow"), lambda data: release.wait(WAIT))
+    started = time.monotonic()
+    with pytest.raises(errors.CallTimeout) as caught:
+        worker.trigger(function.id, timeout=0.3)
+    assert 0.3 <= time.monotonic() - started < 5
+    assert isinstance(caught.value, TimeoutError) and isinstance(caught.value, errors.InvocationError)
+    assert caught.value.code == "TIMEOUT" and function.id in str(caught.value)
+    release.set()
+    assert worker.trigger(function.id, timeout=WAIT) is True
+
+
+def test_a_submitted_call_has_a_timeout_of_its_own(worker: Worker, peer: Worker, unique: Unique) -> None:
+    """submit(timeout=…) fails the call; result(timeout=…) only stops waiting."""
+    release = threading.Event()
+    function = peer.register_function(unique("slow"), lambda data: release.wait(WAIT))
+    expiring, lasting = worker.submit(function.id, timeout=0.2), worker.submit(function.id)
+    with pytest.raises(errors.CallTimeout):
+        expiring.result(WAIT)
+    with pytest.raises(errors.CallTimeout):
+        lasting.result(0.05)
+    assert not lasting.done()
+    release.set()
+    assert lasting.result(WAIT) is True
+
+
+def test_a_call_is_a_future(worker: Worker, echo: str) -> None:
+    """wait, as_completed, callbacks off the reader thread, exception, done."""
+    calls = [worker.submit(echo, number) for number in range(50)]
+    assert isinstance(calls[0], concurrent.futures.Future)
+    done = concurrent.futures.as_completed(calls, timeout=WAIT)
+    assert sorted(call.result() for call in done) == list(range(50))
+    threads: list[str] = []
+    called = threading.Event()
+
+    def callback(call: Call) -> None:
+        threads.append(threading.current_thread().name)
+        called.set()
+
+    release = threading.Event()
+    waiting = worker.submit(worker.register_function(echo + "-waits", lambda data: release.wait(WAIT)).id)
+    waiting.add_done_callback(callback)
+    release.set()
+    assert called.wait(WAIT)
+    assert threads[0].startswith("iii-handler")
+    assert waiting.exception(WAIT) is None and waiting.done()
+
+
+def test_cancel_stops_the_waiting(worker: Worker, peer: Worker, unique: Unique) -> None:
+    """The waiter is released; the function goes on and its answer is dropped."""
+    release, finished = threading.Event(), threading.Event()
+
+    def slow(data: Any) -> None:
+        release.wait(WAIT)
+        finished.set()
+
+    call = worker.submit(peer.register_function(unique("slow"), slow).id)
+    assert call.cancel() and call.cancelled()
+    with pytest.raises(concurrent.futures.CancelledError):
+        call.result(WAIT)
+    release.set()
+    assert finished.wait(WAIT)
+    assert worker._session._pending == {}
+
+
+def test_a_failing_handler_tells_its_caller(worker: Worker, peer: Worker, unique: Unique) -> None:
+    """Code, message, function, invocation and the remote traceback; the traceback is not in the text."""
+
+    def explode(data: Any) -> None:
+        raise KeyError("missing thing")
+
+    function = peer.register_function(unique("explode"), explode)
+    with pytest.raises(errors.HandlerFailedError) as caught:
+        worker.trigger(function.id)
+    error = caught.value
+    assert error.code == "invocation_failed" and "missing thing" in error.message
+    assert error.function_id == function.id and error.invocation_id
+    assert error.stacktrace is not None and "explode" in error.stacktrace
+    assert "Traceback" not in str(error)
+    again = pickle.loads(pickle.dumps(error))
+    assert again.__dict__ == error.__dict__ and str(again) == str(error)
+
+
+def test_a_handler_may_choose_the_code(worker: Worker, peer: Worker, unique: Unique) -> None:
+    """An InvocationError keeps its code on the way."""
+
+    def refuse(data: Any) -> None:
+        raise errors.InvocationError("out_of_stock", "no apples")
+
+    function = peer.register_function(unique("refuse"), refuse)
+    with pytest.raises(errors.InvocationError) as caught:
+        worker.trigger(function.id)
+    assert (caught.value.code, caught.value.message) == ("out_of_stock", "no apples")
+
+
+@pytest.mark.parametrize("result", [float("nan"), {1, 2}, b"x", {1: 2}, "\ud800", 2**70])
+def test_a_result_that_cannot_travel_is_an_error_to_the_caller(
+    worker: Worker, peer: Worker, unique: Unique, result: Any
+) -> None:
+    """Not a timeout."""
+    function = peer.register_function(unique("bad"), lambda data: result)
+    with pytest.raises(errors.HandlerFailedError, match="result"):
+        worker.trigger(function.id, timeout=WAIT)
+
+
+def test_even_leaving_the_interpreter_is_an_answer(worker: Worker, peer: Worker, unique: Unique) -> None:
+    """A handler that calls sys.exit() does not hang its caller nor lose its thread."""
+
+    def leave(data: Any) -> None:
+        raise SystemExit(3)
+
+    function = peer.register_function(unique("leave"), leave)
+    with pytest.raises(errors.HandlerFailedError, match="SystemExit"):
+        worker.trigger(function.id, timeout=WAIT)
+
+
+def test_void_calls_return_at_once_and_arrive(worker: Worker, peer: Worker, unique: Unique) -> None:
+    """Nothing to wait for, and the function runs."""
+    arrived = threading.Event()
+    function = peer.register_function(unique("void"), lambda data: arrived.set())
+    assert worker.trigger(function.id, {"a": 1}, action=TriggerAction.Void()) is None
+    assert arrived.wait(WAIT)
+    assert worker.submit(function.id, action=TriggerAction.Void()).result(WAIT) is None
+
+
+def test_enqueue_without_a_provider(worker: Worker, unique: Unique) -> None:
+    """The engine's error comes back."""
+    with pytest.raises(errors.InvocationError) as caught:
+        worker.trigger(unique("later"), {}, action=TriggerAction.Enqueue("q"))
+    assert caught.value.code == "enqueue_error"
+
+
+def test_metadata_reaches_a_handler_that_asks_for_it(worker: Worker, peer: Worker, unique: Unique) -> None:
+    """Only handlers with a parameter of that name get it."""
+
+    def wants(data: Any, metadata: Any = None) -> Any:
+        return [data, metadata]
+
+    function = peer.register_function(unique("wants"), wants)
+    assert worker.trigger(function.id, 1, metadata={"tenant": "t1"}) == [1, {"tenant": "t1"}]
+
+
+def test_the_engines_own_key_is_not_in_the_payload(worker: Worker, peer: Worker, unique: Unique) -> None:
+    """_caller_worker_id is stripped."""
+    function = peer.register_function(unique("keys"), lambda data: sorted(data))
+    assert worker.trigger(function.id, {"a": 1}) == ["a"]
+
+
+def test_a_callee_that_leaves_fails_the_call(worker: Worker, engine_url: str, unique: Unique) -> None:
+    """invocation_stopped, at once."""
+    running = threading.Event()
+    release = threading.Event()
+
+    def slow(data: Any) -> None:
+        running.set()
+        release.wait(WAIT)
+
+    other = register_worker(engine_url, shutdown_timeout=0.4)
+    function = other.register_function(unique("slow"), slow)
+    call = worker.submit(function.id)
+    assert running.wait(WAIT)
+    other.shutdown()
+    with pytest.raises(errors.InvocationError) as caught:
+        call.result(WAIT)
+    assert caught.value.code == "invocation_stopped"
+    release.set()
+
+
+def test_shutdown_wakes_those_who_wait(engine_url: str, peer: Worker, unique: Unique) -> None:
+    """A blocked trigger in another thread returns with the reason."""
+    running, release = threading.Event(), threading.Event()
+
+    def slow(data: Any) -> None:
+        running.set()
+        release.wait(WAIT)
+
+    function = peer.register_function(unique("slow"), slow)
+    worker = register_worker(engine_url)
+    failures: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            worker.trigger(function.id)
+        except BaseException as exc:
+            failures.append(exc)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    assert running.wait(WAIT)
+    worker.shutdown()
+    thread.join(WAIT)
+    assert isinstance(failures[0], errors.WorkerClosedError)
+    release.set()
+
+
+def test_calls_from_many_threads(worker: Worker, echo: str) -> None:
+    """Sixteen threads, every answer goes to its own caller."""
+
+    def ask(number: int) -> list[int]:
+        return [worker.trigger(echo, number * 1000 + index) for index in range(50)]
+
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        for number, answers in enumerate(pool.map(ask, range(16))):
+            assert answers == [number * 1000 + index for index in range(50)]

@@ -1,0 +1,213 @@
+"""Functions: registration, and the threads on which handlers run."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any, Callable
+
+import pytest
+
+from iii_sync import TriggerAction, Worker, errors, register_worker
+from iii_sync.pool import HandlerPool
+
+WAIT = 30.0
+
+Unique = Callable[[str], str]
+
+
+def test_a_decorated_function_stays_a_function(worker: Worker, unique: Unique) -> None:
+    """It can be called as before, and through the engine when the decorator returns."""
+    name = unique("double")
+
+    @worker.function(name, description="doubles")
+    def double(data: int) -> int:
+        return 2 * data
+
+    assert double(2) == 4
+    assert worker.trigger(name, 21) == 42
+    assert worker.trigger("engine::functions::info", {"function_id": name})["description"] == "doubles"
+
+
+def test_unregister_takes_a_function_back(worker: Worker, peer: Worker, unique: Unique) -> None:
+    """Afterwards it is not found, and the id is free again."""
+    function = peer.register_function(unique("gone"), lambda data: 1)
+    assert worker.trigger(function.id) == 1
+    function.unregister()
+    function.unregister()
+    end = time.monotonic() + WAIT
+    with pytest.raises(errors.FunctionNotFoundError):
+        while time.monotonic() < end:
+            worker.trigger(function.id)
+    assert worker.register_function(function.id, lambda data: 2)
+    assert peer.trigger(function.id) == 2
+
+
+def test_an_id_of_another_worker_is_refused(worker: Worker, peer: Worker, unique: Unique) -> None:
+    """The error names the id, the code and the owner; the first registration stands."""
+    function = peer.register_function(unique("mine"), lambda data: "peer")
+    with pytest.raises(errors.RegistrationRejectedError, match=function.id) as caught:
+        worker.register_function(function.id, lambda data: "worker")
+    assert caught.value.code == "FUNCTION_NAMESPACE_CONFLICT"
+    assert caught.value.owner_worker_id == peer.worker_id
+    assert worker.trigger(function.id) == "peer"
+
+
+def test_an_id_twice_on_one_worker_is_refused(worker: Worker, unique: Unique) -> None:
+    """Refused here: the engine would silently replace it."""
+    function = worker.register_function(unique("twice"), lambda data: 1)
+    with pytest.raises(errors.ConfigurationError, match="already"):
+        worker.register_function(function.id, lambda data: 2)
+
+
+@pytest.mark.parametrize(
+    "function_id",
+    ["", "  ", None, 3, "\ud800", "engine::channels::create", "engine::x", "state::get", "publish", "stream::set"],
+)
+def test_ids_that_cannot_be_registered(worker: Worker, function_id: Any) -> None:
+    """Blank ones, and those the engine serves itself, which would be gone for everybody (E-16)."""
+    with pytest.raises(errors.ConfigurationError):
+        worker.register_function(function_id, lambda data: 1)
+
+
+def test_handlers_that_cannot_be(worker: Worker, unique: Unique) -> None:
+    """Asynchronous ones and what cannot be called at all."""
+
+    async def asynchronous(data: Any) -> None: ...
+
+    class Asynchronous:
+        async def __call__(self, data: Any) -> None: ...
+
+    for handler in (asynchronous, Asynchronous(), "text", None):
+        with pytest.raises(errors.ConfigurationError, match="handler"):
+            worker.register_function(unique("bad"), handler)  # type: ignore[arg-type]
+
+
+def test_bad_registration_details_are_refused(worker: Worker, unique: Unique) -> None:
+    """Values that the engine would drop the whole registration for."""
+    with pytest.raises(errors.InvalidPayloadError, match="metadata.*nan"):
+        worker.register_function(unique("bad"), print, metadata={"x": float("nan")})
+    with pytest.raises(errors.InvalidPayloadError, match="request_format"):
+        worker.register_function(unique("bad"), print, request_format={"x": {1}})
+
+
+def test_five_hundred_nested_calls_on_one_worker(worker: Worker, unique: Unique) -> None:
+    """Each handler waits for the next: the pool grows and nothing deadlocks."""
+    name = unique("nest")
+
+    @worker.function(name)
+    def nest(depth: int) -> int:
+        return 0 if depth == 0 else 1 + int(worker.trigger(name, depth - 1, timeout=60))
+
+    assert worker.trigger(name, 500, timeout=60) == 500
+
+
+def test_three_hundred_slow_calls_and_their_threads_retire(engine_url: str, worker: Worker, unique: Unique) -> None:
+    """All run at once; afterwards the threads end by themselves."""
+    with register_worker(engine_url) as busy:
+        busy._pool._idle_timeout = 0.2
+        together = threading.Barrier(301)
+        function = busy.register_function(unique("slow"), lambda data: together.wait(WAIT) >= 0)
+        calls = [worker.submit(function.id) for _ in range(300)]
+        together.wait(WAIT)
+        assert all(call.result(WAIT) for call in calls)
+        end = time.monotonic() + WAIT
+        while busy._pool.threads:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        assert busy._pool.threads == 0
+        assert busy.trigger(busy.register_function(unique("after"), lambda data: 1).id) == 1
+
+
+def test_calls_beyond_max_handlers_are_answered_at_once(engine_url: str, worker: Worker, unique: Unique) -> None:
+    """Not queued, not hung: the caller hears of it, and the worker stays reachable."""
+    with register_worker(engine_url, max_handlers=3) as small:
+        release = threading.Event()
+        running = threading.Semaphore(0)
+
+        def slow(data: Any) -> str:
+            running.release()
+            release.wait(WAIT)
+            return "done"
+
+        function = small.register_function(unique("slow"), slow)
+        calls = [worker.submit(function.id) for _ in range(3)]
+        for _ in range(3):
+            assert running.acquire(timeout=WAIT)
+        with pytest.raises(errors.OverloadedError, match="3 handlers"):
+            worker.trigger(function.id, timeout=WAIT)
+        release.set()
+        assert [call.result(WAIT) for call in calls] == ["done"] * 3
+
+
+def test_twenty_thousand_void_calls_at_once(engine_url: str, worker: Worker, unique: Unique) -> None:
+    """The worker takes what it may, refuses the rest, and answers the next call."""
+    with register_worker(engine_url, max_handlers=50) as busy:
+        release = threading.Event()
+        function = busy.register_function(unique("flood"), lambda data: release.wait(WAIT))
+        for number in range(20_000):
+            worker.trigger(function.id, number, action=TriggerAction.Void())
+        release.set()
+        echo = busy.register_function(unique("echo"), lambda data: data)
+        end = time.monotonic() + WAIT
+        while True:
+            try:
+                assert worker.trigger(echo.id, "still there", timeout=WAIT) == "still there"
+                break
+            except errors.OverloadedError:
+                assert time.monotonic() < end
+        assert busy._pool.threads <= 50
+
+
+def test_handlers_answer_before_shutdown_ends(engine_url: str, worker: Worker, unique: Unique) -> None:
+    """A handler that is running when its worker is shut down still answers."""
+    running = threading.Event()
+
+    def slow(data: Any) -> str:
+        running.set()
+        time.sleep(0.3)
+        return "finished"
+
+    other = register_worker(engine_url)
+    call = worker.submit(other.register_function(unique("slow"), slow).id)
+    assert running.wait(WAIT)
+    other.shutdown()
+    assert call.result(WAIT) == "finished"
+
+
+def test_a_handler_may_shut_its_worker_down(engine_url: str, unique: Unique) -> None:
+    """From a thread of the pool that shutdown waits for."""
+    other = register_worker(engine_url)
+    other.trigger(other.register_function(unique("end"), lambda data: other.shutdown()).id, action={"type": "void"})
+    assert other.wait(WAIT) is True
+
+
+def test_the_pool_reuses_the_thread_that_was_used_last() -> None:
+    """So that the others can become idle and end."""
+    pool = HandlerPool("test-pool", 10)
+    names: list[str] = []
+    for _ in range(20):
+        done = threading.Event()
+
+        def task(done: threading.Event = done) -> None:
+            names.append(threading.current_thread().name)
+            done.set()
+
+        assert pool.try_run(task)
+        assert done.wait(WAIT)
+        assert pool.drain(WAIT)
+    assert len(set(names)) <= 2
+    pool.stop()
+
+
+def test_a_pool_that_is_full_keeps_callbacks_for_later() -> None:
+    """run_soon never loses a task; try_run says no."""
+    pool = HandlerPool("test-pool", 1)
+    release, ran = threading.Event(), threading.Event()
+    assert pool.try_run(lambda: release.wait(WAIT) or None)
+    assert not pool.try_run(lambda: None)
+    pool.run_soon(ran.set)
+    assert not ran.is_set()
+    release.set()
+    assert ran.wait(WAIT)
+    pool.stop()

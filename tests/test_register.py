@@ -1,0 +1,384 @@
+"""Connecting: what works, and every way in which it does not."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from typing import Any, Callable
+
+import pytest
+
+import iii_sync
+from iii_sync import InitOptions, errors, register_worker
+
+from .support.rawserver import RawPeer, raw_server
+
+QUICK = 0.5
+
+
+def refuses(url: str, **options: Any) -> BaseException:
+    """What register_worker raises; and it must not take long."""
+    started = time.monotonic()
+    with pytest.raises(Exception) as caught:
+        register_worker(url, **options)
+    assert time.monotonic() - started < 10
+    return caught.value
+
+
+def test_a_worker_connects_and_says_who_it_is(engine_url: str) -> None:
+    """The engine lists the worker under its name, with its pid."""
+    with register_worker(engine_url, worker_name="names-itself", worker_description="one line") as worker:
+        assert worker.get_connection_state() == "connected"
+        assert worker.get_address() == engine_url
+        found = worker.trigger("engine::workers::info", {"name": "names-itself"})["worker"]
+        assert found["id"] == worker.worker_id
+        assert found["pid"] == os.getpid() and found["runtime"] == "python"
+        assert found["description"] == "one line"
+    assert worker.get_connection_state() == "disconnected"
+
+
+def test_the_address_comes_from_the_environment(engine_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an argument III_URL counts."""
+    monkeypatch.setenv("III_URL", engine_url)
+    with register_worker() as worker:
+        assert worker.get_address() == engine_url
+
+
+def test_many_workers_of_one_process_get_different_names(engine_url: str) -> None:
+    """Default names do not collide."""
+    with register_worker(engine_url) as one, register_worker(engine_url) as two:
+        assert one.worker_id != two.worker_id
+
+
+def test_a_taken_name_is_refused(engine_url: str) -> None:
+    """The second worker of a name gets an error that names it, its owner and the code."""
+    with register_worker(engine_url, worker_name="taken") as worker:
+        error = refuses(engine_url, worker_name="taken")
+        assert isinstance(error, errors.RegistrationRejectedError)
+        assert error.code == "WORKER_NAMESPACE_CONFLICT"
+        assert error.owner_worker_id == worker.worker_id
+        assert "'taken'" in str(error)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1", "127.0.0.1:1", "ws://", "", "ws://host:port", "ws://a b:1", "ws://user:pw@host:1"]
+)
+def test_a_wrong_address_is_a_configuration_error(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named, with what it should look like, and no password."""
+    monkeypatch.setenv("III_URL", "nonsense")
+    error = refuses(url)
+    assert isinstance(error, errors.ConfigurationError) and isinstance(error, ValueError)
+    assert "pw" not in str(error)
+
+
+def test_nothing_listens(unused_url: str) -> None:
+    """The error names the address and the reason."""
+    error = refuses(unused_url)
+    assert isinstance(error, errors.ConnectFailedError) and isinstance(error, ConnectionError)
+    assert unused_url in str(error) and "refused" in str(error)
+
+
+@pytest.fixture
+def unused_url() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    return f"ws://127.0.0.1:{port}"
+
+
+def test_an_unknown_host() -> None:
+    """A name that does not resolve."""
+    error = refuses("ws://no-such-host.invalid:49134")
+    assert isinstance(error, errors.ConnectFailedError)
+    assert "no-such-host.invalid" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno", 401),
+        (b"HTTP/1.1 404 Not Found\r\n\r\n", 404),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", 200),
+        (b"HTTP/1.1 302 Found\r\nLocation: ws://127.0.0.1:1/\r\n\r\n", None),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", None),
+        (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", None),
+        (b"", None),
+    ],
+)
+def test_not_a_websocket(answer: bytes, status: object) -> None:
+    """Whatever answers instead of an engine: an error that says what came, at once."""
+
+    def serve(peer: RawPeer) -> None:
+        peer.read_request()
+        peer.sock.sendall(answer)
+        peer.sock.close()
+
+    with raw_server(serve) as server:
+        error = refuses(server.url)
+        assert isinstance(error, errors.HandshakeRejectedError), repr(error)
+        assert error.status == status
+        assert server.url in str(error)
+
+
+def test_an_endless_answer_is_cut_off() -> None:
+    """A peer that sends headers without end costs neither memory nor patience."""
+
+    def serve(peer: RawPeer) -> None:
+        peer.read_request()
+        while True:
+            peer.sock.sendall(b"X-More: and more\r\n" * 100)
+
+    with raw_server(serve) as server:
+        assert isinstance(refuses(server.url), errors.HandshakeRejectedError)
+
+
+def test_the_connect_timeout_is_for_all_steps_together() -> None:
+    """A peer that trickles its answer byte by byte cannot stretch the deadline."""
+    stop = threading.Event()
+
+    def serve(peer: RawPeer) -> None:
+        peer.read_request()
+        for byte in b"HTTP/1.1 101 Switching Protocols\r\n" * 100:
+            peer.sock.sendall(bytes([byte]))
+            if stop.wait(QUICK / 10):
+                return
+
+    with raw_server(serve) as server:
+        started = time.monotonic()
+        error = refuses(server.url, connect_timeout=QUICK)
+        stop.set()
+        assert isinstance(error, errors.ConnectTimeout) and isinstance(error, TimeoutError)
+        assert QUICK <= time.monotonic() - started < QUICK + 2
+
+
+def test_a_peer_that_accepts_and_says_nothing() -> None:
+    """No answer to the handshake at all."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        error = refuses(f"ws://127.0.0.1:{listener.getsockname()[1]}", connect_timeout=QUICK)
+    assert isinstance(error, errors.ConnectTimeout)
+
+
+def test_an_engine_that_never_says_hello() -> None:
+    """A WebSocket without an engine behind it."""
+    with raw_server(lambda peer: (peer.handshake(), peer.recv_frame())) as server:  # type: ignore[arg-type,return-value]
+        error = refuses(server.url, connect_timeout=QUICK)
+        assert isinstance(error, errors.ConnectTimeout)
+        assert "hello" in str(error)
+
+
+def test_an_engine_that_does_not_answer_the_announcement() -> None:
+    """Hello, and nothing more."""
+
+    def serve(peer: RawPeer) -> None:
+        peer.handshake()
+        peer.send_json({"type": "workerregistered", "worker_id": "w"})
+        peer.recv_json()
+        peer.recv_frame()
+
+    with raw_server(serve) as server:
+        error = refuses(server.url, connect_timeout=QUICK)
+        assert isinstance(error, errors.ConnectTimeout)
+        assert "engine::workers::register" in str(error)
+
+
+def test_an_authentication_failure_says_so() -> None:
+    """The engine's frame for it, which is outside the protocol (PROTOCOL 8.2)."""
+
+    def serve(peer: RawPeer) -> None:
+        peer.handshake()
+        peer.send_json({"type": "error", "error": {"code": "AUTH_ERROR", "message": "who are you"}})
+        peer.send_frame(8)
+        peer.recv_frame()
+
+    with raw_server(serve) as server:
+        error = refuses(server.url)
+        assert isinstance(error, errors.AuthenticationError)
+        assert "who are you" in str(error)
+
+
+def test_headers_and_token_go_with_the_handshake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given headers, the token of the environment, and no Origin."""
+    seen: dict[str, str] = {}
+
+    def serve(peer: RawPeer) -> None:
+        peer.introduce()
+        seen.update(peer.headers)
+        peer.recv_frame()
+
+    monkeypatch.setenv("III_TOKEN", " secret ")
+    with raw_server(serve) as server:
+        with register_worker(server.url, headers={"X-Team": "blue"}):
+            pass
+    assert seen["x-team"] == "blue" and seen["authorization"] == "Bearer secret"
+    assert "origin" not in seen
+
+
+def test_proxies_of_the_environment_do_not_take_loopback(engine_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An http_proxy that leads nowhere is not used for 127.0.0.1."""
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    with register_worker(engine_url) as worker:
+        assert worker.create_channel().channel_id
+
+
+def test_an_explicit_proxy_is_used() -> None:
+    """CONNECT with credentials, then the handshake through the tunnel."""
+    requests: list[bytes] = []
+
+    def serve(peer: RawPeer) -> None:
+        requests.append(peer.read_request())
+        peer.sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        peer.headers = {}
+        peer.introduce()
+        peer.recv_frame()
+
+    with raw_server(serve) as proxy:
+        address = f"http://us%40er:pass@127.0.0.1:{proxy.port}"
+        with register_worker("ws://engine.invalid:49134", proxy=address) as worker:
+            assert worker.worker_id == "w-1"
+    assert requests[0].startswith(b"CONNECT engine.invalid:49134 HTTP/1.")
+    assert b"Proxy-Authorization: Basic dXNAZXI6cGFzcw==\r\n" in requests[0]
+
+
+def test_a_proxy_that_refuses() -> None:
+    """The error names the proxy, not its password."""
+
+    def serve(peer: RawPeer) -> None:
+        peer.read_request()
+        peer.sock.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+
+    with raw_server(serve) as proxy:
+        error = refuses("ws://engine.invalid:49134", proxy=f"http://user:hidden@127.0.0.1:{proxy.port}")
+    assert isinstance(error, errors.ConnectFailedError)
+    assert "407" in str(error) and "hidden" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"connect_timeout": 0},
+        {"connect_timeout": None},
+        {"connect_timeout": "10"},
+        {"channel_timeout": -1},
+        {"max_handlers": True},
+        {"max_payload": 65 * 1024 * 1024},
+        {"worker_name": " "},
+        {"namespace": ""},
+        {"headers": {"bad name": "x"}},
+        {"headers": {"X": "a\r\nInjected: b"}},
+        {"reconnection_config": {"initial_delay": 0}},
+    ],
+)
+def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
+    """Named, before anything is connected."""
+    if "reconnection_config" in options:
+        with pytest.raises(errors.ConfigurationError, match="initial_delay"):
+            iii_sync.ReconnectionConfig(**options["reconnection_config"])
+        return
+    with pytest.raises(errors.ConfigurationError, match=next(iter(options))):
+        register_worker("ws://127.0.0.1:1", **options)
+
+
+def test_options_may_be_an_object_and_keywords(engine_url: str) -> None:
+    """Keywords win over the object."""
+    options = InitOptions(worker_name="from-object", worker_description="kept")
+    with register_worker(engine_url, options, worker_name="from-keyword") as worker:
+        found = worker.trigger("engine::workers::info", {"name": "from-keyword"})["worker"]
+        assert found["description"] == "kept"
+
+
+def test_an_unknown_option_is_a_type_error() -> None:
+    """Misspelled keywords do not vanish."""
+    with pytest.raises(TypeError, match="conect_timeout"):
+        register_worker("ws://127.0.0.1:1", conect_timeout=1)  # type: ignore[call-arg]
+
+
+def test_keep_trying_connects_when_the_engine_comes_up(unused_url: str) -> None:
+    """The worker is there at once; calls made meanwhile wait for the connection."""
+    port = int(unused_url.rpartition(":")[2])
+    worker = register_worker(unused_url, keep_trying=True)
+    try:
+        assert worker.get_connection_state() == "reconnecting"
+        with pytest.raises(errors.ConnectionLostError) as caught:
+            worker.trigger("engine::baggage::get", {"key": "x"}, timeout=0.2)
+        assert caught.value.may_have_run is False
+        from iii_sync.engine import LocalEngine
+
+        with LocalEngine(port=port):
+            assert worker.trigger("engine::baggage::get", {"key": "x"}, timeout=20) == {"value": None}
+            worker.shutdown()
+    finally:
+        worker.shutdown()
+
+
+def test_the_states_are_told_once_each(local_engine_url: str) -> None:
+    """A listener hears of the end; its handle ends the telling."""
+    heard: list[str] = []
+    worker = register_worker(local_engine_url)
+    worker.add_connection_state_listener(heard.append)
+    worker.add_connection_state_listener(heard.append)()
+    worker.shutdown()
+    end = time.monotonic() + 5
+    while not heard and time.monotonic() < end:
+        time.sleep(0.01)
+    assert heard == ["disconnected"]
+
+
+def test_a_worker_does_not_pickle_and_its_repr_holds_no_secret(local_engine_url: str) -> None:
+    """The query of the address may be a token."""
+    import pickle
+
+    with register_worker(local_engine_url + "/?token=secret") as worker:
+        assert "secret" not in repr(worker) and "secret" not in worker.get_address()
+        with pytest.raises(TypeError, match="register|made|make"):
+            pickle.dumps(worker)
+
+
+def test_after_shutdown_every_call_says_so(local_engine_url: str, unique: Callable[[str], str]) -> None:
+    """And a second shutdown does nothing."""
+    worker = register_worker(local_engine_url)
+    worker.shutdown()
+    worker.shutdown()
+    for use in (
+        lambda: worker.trigger("x"),
+        lambda: worker.submit("x"),
+        lambda: worker.register_function(unique("f"), print),
+        lambda: worker.create_channel(),
+        lambda: worker.__enter__(),
+    ):
+        with pytest.raises(errors.WorkerClosedError):
+            use()
+    assert worker.wait(1) is True
+
+
+def test_reconnects_when_the_engine_drops_the_connection(caplog: pytest.LogCaptureFixture) -> None:
+    """A call under way fails at once as unknown; the next one goes over the new connection, after a reattach."""
+    caplog.set_level(logging.CRITICAL, "iii_sync")
+    seen: list[dict[str, Any]] = []
+    connections: list[RawPeer] = []
+
+    def serve(peer: RawPeer) -> None:
+        connections.append(peer)
+        if len(connections) == 1:
+            peer.introduce()
+            peer.recv_json()
+            peer.reset()
+            return
+        peer.handshake()
+        peer.send_json({"type": "workerregistered", "worker_id": "w-2", "reattach_token": "token-2"})
+        while True:
+            message = peer.recv_json()
+            seen.append(message)
+            if message["type"] == "invokefunction":
+                peer.answer(message, {"value": message["function_id"]})
+
+    with raw_server(serve) as server, register_worker(server.url) as worker:
+        with pytest.raises(errors.ConnectionLostError) as caught:
+            worker.trigger("first", timeout=10)
+        assert caught.value.may_have_run is True
+        assert worker.trigger("second", timeout=10) == {"value": "second"}
+        assert worker.worker_id == "w-2"
+    assert seen[0] == {"type": "reattach", "previous_worker_id": "w-1", "reattach_token": "token"}
+    assert seen[1]["function_id"] == "engine::workers::register"
