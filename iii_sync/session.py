@@ -329,19 +329,15 @@ class Session:
 
         return remove
 
-    def close(self, timeout: float) -> None:
-        """Say goodbye and end. Blocks at most ``timeout`` seconds."""
-        error = WorkerClosedError("the worker was shut down")
+    def say_goodbye(self, timeout: float) -> None:
+        """Close the link, and make no other. Blocks at most ``timeout`` seconds."""
         self._closing.set()
         with self._changed:
             links = [link for link in (self._link, self._attempt) if link is not None]
             self._link = None
             self._changed.notify_all()
-        for link in links:
-            connection = link.connection
-            if connection is None:
-                continue
-            deadline = Deadline(timeout)
+        deadline = Deadline(timeout)
+        for connection in [link.connection for link in links if link.connection is not None]:
             try:
                 connection.take_turn(deadline)
                 try:
@@ -349,10 +345,13 @@ class Session:
                     connection.send(frames.close_frame(1000), deadline)
                 finally:
                     connection.give_turn_back()
-            except (EngineConnectionError, TimeoutError, IIISyncError):
-                pass
-            connection.drop(error)
-        self._fail_calls(None, error)
+            except (IIISyncError, TimeoutError):
+                connection.drop(WorkerClosedError("the worker was shut down"))
+
+    def close(self, timeout: float) -> None:
+        """Say goodbye, and fail every call that waits. Blocks at most ``timeout`` seconds."""
+        self.say_goodbye(timeout)
+        self._fail_calls(None, WorkerClosedError("the worker was shut down"))
         self._set_state("disconnected")
 
     # --- making a link ---------------------------------------------------------------------------------
@@ -591,7 +590,9 @@ class Session:
             link.send_soon(messages.invocation_result(invocation_id, function_id, error=body))
 
     def _link_ended(self, link: Link, error: Optional[BaseException]) -> None:
-        reason = error or EngineConnectionError(f"the engine at {self.address} closed the connection")
+        reason: BaseException = error or EngineConnectionError(f"the engine at {self.address} closed the connection")
+        if self._closing.is_set():
+            reason = WorkerClosedError("the worker was shut down")
         if not link.hello.done():
             link.hello.set_exception(reason)
         with self._changed:

@@ -457,7 +457,7 @@ class Worker:
         try:
             # Handlers come first, for they may still answer; what blocks them for good is their channels.
             if not self._pool.drain(timeout / 2):
-                _log.warning("handlers are still running after %.3g s; their channels are dropped", timeout / 2)
+                _log.info("handlers are still running after %.3g s; their channels are dropped", timeout / 2)
             error = ChannelAbortedError("the worker was shut down")
             for end in list(self._open_ends):
                 end._fail(error)
@@ -758,16 +758,19 @@ _workers: set[Worker] = set()
 _EXIT_TIMEOUT = 2.0
 
 
-def _shutdown_at_exit() -> None:
+def _leave_at_exit() -> None:
+    """Let handlers finish and say goodbye; what is still blocked then ends with the process, silently."""
     end = time.monotonic() + _EXIT_TIMEOUT
     for worker in list(_workers):
-        worker.shutdown(max(0.1, end - time.monotonic()))
+        worker._ending = True
+        worker._pool.drain(max(0.0, end - time.monotonic() - 0.5))
+        worker._session.say_goodbye(max(0.1, end - time.monotonic()))
 
 
 def _leave_parents_workers() -> None:
     _workers.clear()
 
 
-atexit.register(_shutdown_at_exit)
+atexit.register(_leave_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_leave_parents_workers)

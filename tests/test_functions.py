@@ -204,7 +204,7 @@ def test_a_pool_that_is_full_keeps_callbacks_for_later() -> None:
     """run_soon never loses a task; try_run says no."""
     pool = HandlerPool("test-pool", 1)
     release, ran = threading.Event(), threading.Event()
-    assert pool.try_run(lambda: release.wait(WAIT) or None)
+    assert pool.try_run(lambda: None if release.wait(WAIT) else None)
     assert not pool.try_run(lambda: None)
     pool.run_soon(ran.set)
     assert not ran.is_set()

@@ -162,7 +162,12 @@ def test_a_peer_that_accepts_and_says_nothing() -> None:
 
 def test_an_engine_that_never_says_hello() -> None:
     """A WebSocket without an engine behind it."""
-    with raw_server(lambda peer: (peer.handshake(), peer.recv_frame())) as server:  # type: ignore[arg-type,return-value]
+
+    def serve(peer: RawPeer) -> None:
+        peer.handshake()
+        peer.recv_frame()
+
+    with raw_server(serve) as server:
         error = refuses(server.url, connect_timeout=QUICK)
         assert isinstance(error, errors.ConnectTimeout)
         assert "hello" in str(error)

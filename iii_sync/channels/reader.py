@@ -85,6 +85,11 @@ class ChannelReader(End):
         self._check_open()
         return False
 
+    def write(self, data: Buffer, /) -> int:
+        """Raise ``io.UnsupportedOperation``."""
+        self._check_open()
+        raise io.UnsupportedOperation("this is the reading end of a channel; write to channel.writer")
+
     def seek(self, offset: int, whence: int = 0, /) -> int:
         """Raise ``io.UnsupportedOperation``: use :meth:`spool` for a file that can be sought."""
         self._check_open()

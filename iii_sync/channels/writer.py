@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import threading
 from typing import Any, NoReturn, Optional
@@ -79,6 +80,11 @@ class ChannelWriter(End):
         """``False``."""
         self._check_open()
         return False
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        """Raise ``io.UnsupportedOperation``, and so do all other ways to read."""
+        self._check_open()
+        raise io.UnsupportedOperation("this is the writing end of a channel; read from channel.reader")
 
     def tell(self) -> int:
         """Return how many bytes were written so far."""
@@ -197,9 +203,8 @@ class ChannelWriter(End):
     def _enter(self) -> None:
         self._check_process()
         with self._state_lock:
-            if self._failure is not None:
-                self._raise_failure()
             self._check_open()
+            self._raise_failure()
             self._writing += 1
 
     def _leave(self) -> None:
@@ -260,7 +265,7 @@ class ChannelWriter(End):
     def _timeout_message(self, connection: Connection, exc: BaseException) -> str:
         text = f"{connection.label}: {exc}"
         if self._failure is not None:
-            return f"{text}; part of the data has left, so the stream is broken"
+            return f"{text}; part of the data has left, so the stream is broken. {_CURE}"
         return f"{text}; nothing of this call has left. {_CURE}"
 
     def _stalled(self) -> None:

@@ -9,6 +9,7 @@ Everything here runs in the caller's thread, under one deadline for all steps to
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from collections.abc import Mapping
@@ -115,6 +116,7 @@ def connect(address: Address, url: str, route: Route, timeout: Optional[float]) 
         connected, sock = sock, None
         return connected
     except (TimeoutError, socket.timeout, websocket.WebSocketTimeoutException) as exc:
+        # Before 3.10 socket.timeout is a class of its own.
         raise ConnectTimeout(
             f"no WebSocket at {address} within {timeout:g} s"
             if timeout is not None
@@ -124,12 +126,13 @@ def connect(address: Address, url: str, route: Route, timeout: Optional[float]) 
         raise HandshakeRejectedError(
             f"{address} answered HTTP {exc.status_code} instead of opening a WebSocket", exc.status_code
         ) from None
-    except websocket.WebSocketException as exc:
+    except OSError as exc:
+        raise ConnectFailedError(f"no connection to {address}: {exc}") from exc
+    except ConfigurationError:
+        raise
+    except Exception as exc:
+        # What the handshake's parser meets when the peer does not speak HTTP depends on its version.
         raise HandshakeRejectedError(f"{address} does not answer as a WebSocket: {exc}") from exc
-    except (OSError, ValueError) as exc:
-        # ValueError: the handshake's parser met something that is not HTTP.
-        kind = ConnectFailedError if isinstance(exc, OSError) else HandshakeRejectedError
-        raise kind(f"no connection to {address}: {exc}") from exc
     finally:
         if sock is not None:
             sock.close()
@@ -196,12 +199,13 @@ def _tunnel(proxy: str, address: Address, deadline: Deadline) -> socket.socket:
     connection.set_tunnel(address.host, address.port, headers)
     try:
         connection.connect()
-    except (TimeoutError, socket.timeout):
-        connection.close()
+    except BaseException as exc:
+        if connection.sock is not None:
+            # Not close(): an unread answer of the proxy would keep the descriptor open (Python 3.9).
+            os.close(connection.sock.detach())
+        if isinstance(exc, (OSError, http.client.HTTPException)) and not isinstance(exc, socket.timeout):
+            raise OSError(f"through the proxy {shown}: {exc}") from exc
         raise
-    except (OSError, http.client.HTTPException) as exc:
-        connection.close()
-        raise OSError(f"through the proxy {shown}: {exc}") from exc
     assert connection.sock is not None
     return connection.sock
 
@@ -239,10 +243,12 @@ def _handshake(sock: _DeadlineSocket, address: Address, url: str, route: Route) 
     headers: list[str] = [f"{name}: {value}" for name, value in route.headers.items()]
     client = websocket.WebSocket(enable_multithread=False, skip_utf8_validation=True)
     try:
-        # redirect_limit=0: a redirect is an error, and credentials do not follow it.
         client.connect(  # type: ignore[no-untyped-call]
             url, socket=sock, header=headers, suppress_origin=True, redirect_limit=0
         )
+        if client.status != 101:
+            # A redirect is refused: credentials must not follow it.
+            raise websocket.WebSocketException(f"HTTP {client.status}")
     finally:
         client.sock = None  # it must not close what is ours
 

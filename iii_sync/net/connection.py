@@ -100,6 +100,7 @@ class Connection:
         self._close_sent = False
         self._reset = False  # reader thread only: end with RST instead of FIN
         receiver.attached(self)
+        loop.adopt(self)
         self.last_received = time.monotonic()  # written by the reader thread
 
     def start(self) -> None:

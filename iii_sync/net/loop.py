@@ -80,7 +80,9 @@ class Loop:
         self._awake = False  # a wake-up byte is under way
         self._timers: list[tuple[float, int, Timer]] = []  # touched by the loop's thread only
         self._order = itertools.count()
-        self._watched: set[Watched] = set()  # changed by the loop's thread only
+        # Everything with a descriptor. Added to by any thread, taken from by the loop's; single operations on
+        # a set are atomic, and a forked child finds it whole.
+        self._watched: set[Watched] = set()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         # Daemon: a process must be able to end without shutdown().
@@ -115,6 +117,10 @@ class Loop:
             self.call_soon(lambda: heapq.heappush(self._timers, entry))
         return timer
 
+    def adopt(self, owner: Watched) -> None:
+        """Count ``owner`` among the connections, before it is watched: a fork may come in between. Any thread."""
+        self._watched.add(owner)
+
     def watch(self, sock: socket.socket, owner: Watched, events: int) -> None:
         """Set what to watch ``sock`` for; 0 for nothing. On the loop's thread only."""
         known = self._selector.get_map().get(sock)
@@ -122,7 +128,6 @@ class Loop:
             if known is not None:
                 self._selector.unregister(sock)
         elif known is None:
-            self._watched.add(owner)
             self._selector.register(sock, events, owner)
         elif known.events != events:
             self._selector.modify(sock, events, owner)

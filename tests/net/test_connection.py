@@ -7,7 +7,8 @@ import os
 import socket
 import threading
 import time
-from typing import Iterator, Optional
+from collections.abc import Iterator
+from typing import Optional
 
 import pytest
 
@@ -148,8 +149,8 @@ def test_a_paused_connection_resumes_and_loses_nothing(pair: Pair) -> None:
         assert data == (bytes(range(256)) * (len(data) // 256 + 2))[position : position + len(data)]
         position = (position + len(data)) % 256
         received += len(data)
-        if received % (8 * 1024 * 1024) < 100_000:
-            wait_until(lambda: pair.inbox._paused or pair.inbox.over or received > size - 2**23, "the pause")
+        if received % (8 * 1024 * 1024) < 100_000 and received < size - 2**23:
+            wait_until(lambda: pair.inbox._paused, "the pause")
     thread.join(WAIT)
     assert received == size
     assert pair.inbox.close is not None and pair.inbox.close.code == 1000
@@ -218,7 +219,7 @@ def test_messages_of_many_senders_never_mix(small_pair: Pair) -> None:
     senders = [threading.Thread(target=send, args=(mark,)) for mark in range(threads)]
     for sender in senders:
         sender.start()
-    pongs, seen = 0, {mark: 0 for mark in range(threads)}
+    pongs, seen = 0, dict.fromkeys(range(threads), 0)
     for number in range(per_thread * threads):
         if number % 10 == 0:
             pair.peer.send_frame(9, b"ping")
@@ -459,11 +460,11 @@ def test_calls_posted_from_many_threads_all_run(loop: Loop) -> None:
 
 def test_a_failing_call_does_not_stop_the_loop(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
     """An exception in a posted call is logged; the next call runs."""
-    loop.call_soon(lambda: 1 / 0)
+    loop.call_soon(lambda: [][0])
     done = threading.Event()
     loop.call_soon(done.set)
     assert done.wait(WAIT)
-    assert "ZeroDivisionError" in caplog.text
+    assert "IndexError" in caplog.text
 
 
 def test_timers_run_in_order_and_can_be_cancelled(loop: Loop) -> None:

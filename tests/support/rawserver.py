@@ -9,7 +9,8 @@ import json
 import socket
 import struct
 import threading
-from typing import Any, Callable, Iterator, Optional
+from collections.abc import Iterator
+from typing import Any, Callable, Optional
 
 TIMEOUT = 20.0
 

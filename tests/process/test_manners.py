@@ -1,0 +1,258 @@
+"""How a worker behaves as part of a process: ends, signals, forks."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from ..support.process import Script, run
+
+#: Ends of processes with and without shutdown(), in every state. Each prints "ready" and then ends.
+ENDINGS = {
+    "at once": "",
+    "with a function": "w.register_function('f-' + w.worker_id, lambda d: d)",
+    "with a running handler": """
+import threading
+started = threading.Event()
+def slow(d):
+    started.set()
+    threading.Event().wait(60)
+w.register_function('f-' + w.worker_id, slow)
+call = w.submit('f-' + w.worker_id)
+assert started.wait(20)
+""",
+    "with an open writer": "c = w.create_channel(); c.writer.write(b'x')",
+    "with a blocked reader": """
+import threading, time
+c = w.create_channel()
+threading.Thread(target=c.reader.read, daemon=True).start()
+while c.reader._connection is None: time.sleep(0.001)
+""",
+    "after an exception": "import sys; sys.excepthook = lambda *a: None; print('ready'); raise KeyError",
+    "from a thread": """
+import threading
+def use():
+    global other
+    other = register_worker(sys.argv[1])
+    other.trigger('engine::baggage::get', {'key': 'x'})
+t = threading.Thread(target=use); t.start(); t.join()
+""",
+    "after shutdown": "w.shutdown()",
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_process_ends_within_two_seconds_and_silently(engine_url: str, ending: str) -> None:
+    """With and without shutdown(), whatever is going on; nothing on stderr."""
+    script = Script(
+        "import sys\nfrom iii_sync import register_worker\nw = register_worker(sys.argv[1])\n"
+        + ENDINGS[ending]
+        + "\nprint('ready')\n",
+        engine_url,
+    )
+    script.until("ready")
+    started = time.monotonic()
+    code = script.end()
+    took = time.monotonic() - started
+    errors = script.stderr()
+    if ending == "with an open writer":
+        # Leaving a stream open at exit is a mistake worth a word, but only that one.
+        errors = "" if "Error" not in errors.replace("ChannelAbortedError", "") else errors
+    assert errors == ""
+    assert code == (1 if ending == "after an exception" else 0)
+    assert took < 3.0
+
+
+INTERRUPTED = {
+    "trigger": "w.trigger(slow)",
+    "result": "w.submit(slow).result()",
+    "read": "w.create_channel().reader.read(1)",
+    "write": """
+c = w.create_channel()
+while True: c.writer.write(bytes(100_000))
+""",
+    "close": """
+c = w.create_channel()
+for _ in range(70): c.writer.write(b'x')
+c.writer.close()
+""",
+    "wait": "w.wait()",
+    "connect": "register_worker(silent)",
+}
+
+
+@pytest.mark.parametrize("blocked", INTERRUPTED)
+def test_ctrl_c_ends_every_blocking_call_and_the_worker_stays_usable(engine_url: str, blocked: str) -> None:
+    """KeyboardInterrupt within half a second, and then a call works."""
+    body = INTERRUPTED[blocked].strip().replace("\n", "\n    ")
+    script = Script(
+        f"""
+import signal, socket, sys, threading, time
+from iii_sync import register_worker
+w = register_worker(sys.argv[1], close_timeout=60)
+listener = socket.create_server(('127.0.0.1', 0))
+silent = 'ws://127.0.0.1:%d' % listener.getsockname()[1]
+release = threading.Event()
+slow = w.register_function('slow-' + w.worker_id, lambda d: release.wait(60)).id
+main = threading.main_thread().ident
+def watch():
+    # "blocked" once the main thread has stopped moving
+    last = None
+    while True:
+        frame = sys._current_frames()[main]
+        here = (frame.f_code, frame.f_lasti)
+        if here == last and 'iii_sync' in ''.join(f.f_code.co_filename for f in chain(frame)): break
+        last = here
+        time.sleep(0.3)
+    print('blocked')
+def chain(frame):
+    while frame: yield frame; frame = frame.f_back
+threading.Thread(target=watch, daemon=True).start()
+try:
+    {body}
+except KeyboardInterrupt:
+    print('interrupted')
+w.trigger('engine::baggage::get', {{'key': 'x'}}, timeout=10)
+print('usable')
+release.set()
+listener.close()
+""",
+        engine_url,
+    )
+    script.until("blocked")
+    started = time.monotonic()
+    script.interrupt()
+    script.until("interrupted")
+    assert time.monotonic() - started < 1.0
+    script.until("usable")
+    assert script.end() == 0, script.stderr()
+
+
+def test_a_forked_child_cannot_use_the_parents_worker_and_does_not_disturb_it(engine_url: str) -> None:
+    """Clear errors in the child, its own worker works, and the parent's streams and calls go on."""
+    run(
+        """
+import gc, os, sys
+from iii_sync import errors, register_worker
+w = register_worker(sys.argv[1])
+echo = w.register_function('echo-' + w.worker_id, lambda d: d).id
+c = w.create_channel()
+c.writer.write(b'before ')
+assert c.reader.read(7) == b'before '
+pid = os.fork()
+if pid == 0:
+    code = 1
+    try:
+        for use in (lambda: w.trigger(echo), lambda: w.submit(echo), lambda: w.register_function('x', print),
+                    lambda: w.create_channel(), lambda: w.wait(1), lambda: c.writer.write(b'x'),
+                    lambda: c.reader.read(1), lambda: w.__enter__(), lambda: w.open_ref(c.reader_ref)):
+            try:
+                use()
+            except errors.ForkedWorkerError as exc:
+                assert 'parent' in str(exc)
+            else:
+                raise AssertionError(use)
+        w.shutdown(); c.writer.close(); c.reader.close(); c.writer.abort()
+        with register_worker(sys.argv[1]) as mine:
+            assert mine.trigger(echo, 'from the child') == 'from the child'
+        del w, c
+        gc.collect()
+        code = 0
+    finally:
+        os._exit(code)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+assert w.trigger(echo, 'after') == 'after'
+with c.writer as f: f.write(b'after')
+assert c.reader.read() == b'after' and c.reader.complete
+""",
+        engine_url,
+    )
+
+
+def test_a_child_that_outlives_its_parent_does_not_hold_the_parents_streams_open(engine_url: str) -> None:
+    """The engine sees the end of a killed parent although a forked child lives on."""
+    run(
+        """
+import os, signal, sys, time
+from iii_sync import errors, register_worker
+observer = register_worker(sys.argv[1])
+channel = observer.create_channel()
+ref = channel.writer_ref.model_dump()
+observer_pid = os.getpid()
+r, wr = os.pipe()
+parent = os.fork()
+if parent == 0:
+    w = register_worker(sys.argv[1])
+    end = w.open_ref(ref)
+    end.write(b'half')
+    child = os.fork()
+    if child == 0:
+        os.write(wr, b'%d\\n' % os.getpid())
+        time.sleep(60)
+    os.waitpid(child, 0)
+    os._exit(0)
+child = int(os.read(r, 100))
+assert channel.reader.read(4) == b'half'
+os.kill(parent, signal.SIGKILL)
+os.waitpid(parent, 0)
+channel.reader.timeout = 20
+try:
+    channel.reader.read(1)
+except errors.ChannelTruncatedError:
+    print('seen')
+os.kill(child, signal.SIGKILL)
+observer.shutdown()
+""",
+        engine_url,
+    )
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_multiprocessing(engine_url: str, method: str) -> None:
+    """Every start method, with a worker alive in the parent."""
+    run(
+        """
+import multiprocessing, sys
+import tests.process.in_child as in_child
+if __name__ == '__main__':
+    from iii_sync import register_worker
+    with register_worker(sys.argv[1]) as w:
+        function = w.register_function('double-' + w.worker_id, lambda d: d * 2).id
+        context = multiprocessing.get_context(sys.argv[2])
+        with context.Pool(3) as pool:
+            got = pool.starmap(in_child.call, [(sys.argv[1], function, n) for n in range(9)])
+            pool.close(); pool.join()
+        assert got == [n * 2 for n in range(9)], got
+""",
+        engine_url,
+        method,
+    )
+
+
+def test_wait_ends_when_the_worker_is_shut_down(engine_url: str) -> None:
+    """A process that only waits stays alive until somebody ends its worker."""
+    run(
+        """
+import sys, threading
+from iii_sync import register_worker
+w = register_worker(sys.argv[1])
+assert w.wait(0.2) is False
+threading.Timer(0.2, w.shutdown).start()
+assert w.wait(20) is True
+""",
+        engine_url,
+    )
+
+
+def test_importing_is_light() -> None:
+    """No TLS handshakes, no engine, no command line, no threads."""
+    run(
+        """
+import sys, threading
+import iii_sync
+heavy = {'aiohttp', 'asyncio', 'tqdm', 'numpy', 'iii_sync.engine', 'iii_sync.cli', 'argparse', 'multiprocessing'}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+assert threading.active_count() == 1
+"""
+    )
