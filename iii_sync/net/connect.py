@@ -9,7 +9,6 @@ Everything here runs in the caller's thread, under one deadline for all steps to
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 from collections.abc import Mapping
@@ -142,8 +141,12 @@ def _dial(address: Address, route: Route, deadline: Deadline) -> socket.socket:
     proxy = _proxy_for(address, route.proxy)
     if proxy is not None:
         return _tunnel(proxy, address, deadline)
+    return _dial_host(address.host, address.port, deadline)
+
+
+def _dial_host(host: str, port: int, deadline: Deadline) -> socket.socket:
     failure: Optional[OSError] = None
-    for family, kind, protocol, _, target in socket.getaddrinfo(address.host, address.port, 0, socket.SOCK_STREAM):
+    for family, kind, protocol, _, target in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
         sock = socket.socket(family, kind, protocol)
         try:
             sock.settimeout(_step(deadline))
@@ -184,30 +187,40 @@ def _proxy_for(address: Address, proxy: Optional[str]) -> Optional[str]:
 
 
 def _tunnel(proxy: str, address: Address, deadline: Deadline) -> socket.socket:
+    """Have an HTTP proxy connect us: CONNECT, and a 2xx for an answer."""
     import base64
-    import http.client
 
     parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    shown = f"{parts.hostname}:{parts.port or 80}"
     if parts.scheme != "http" or not parts.hostname:
-        raise ConfigurationError(f"the proxy {shown}: only http://[user:password@]host:port is supported")
-    headers: dict[str, str] = {}
+        raise ConfigurationError(f"the proxy {_redacted(proxy)}: only http://[user:password@]host:port is supported")
+    port = parts.port or 80
+    target = f"[{address.host}]" if ":" in address.host else address.host
+    lines = [f"CONNECT {target}:{address.port} HTTP/1.1", f"Host: {target}:{address.port}"]
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
-        headers["Proxy-Authorization"] = "Basic " + base64.b64encode(pair).decode("ascii")
-    connection = http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=_step(deadline))
-    connection.set_tunnel(address.host, address.port, headers)
+        lines.append("Proxy-Authorization: Basic " + base64.b64encode(pair).decode("ascii"))
     try:
-        connection.connect()
-    except BaseException as exc:
-        if connection.sock is not None:
-            # Not close(): an unread answer of the proxy would keep the descriptor open (Python 3.9).
-            os.close(connection.sock.detach())
-        if isinstance(exc, (OSError, http.client.HTTPException)) and not isinstance(exc, socket.timeout):
-            raise OSError(f"through the proxy {shown}: {exc}") from exc
+        sock = _dial_host(parts.hostname, port, deadline)
+        try:
+            wire = _DeadlineSocket(sock, deadline)
+            wire.send("\r\n".join([*lines, "", ""]).encode("latin-1"))
+            answer = b""
+            # Byte by byte: what follows the answer is the engine's.
+            while not answer.endswith(b"\r\n\r\n"):
+                byte = wire.recv(1)
+                if not byte:
+                    raise OSError("it closed the connection")
+                answer += byte
+            if not re.match(rb"HTTP/1\.[01] 2\d\d\b", answer):
+                raise OSError(f"it answered {answer.splitlines()[0].decode('latin-1')!r}")
+            return sock
+        except BaseException:
+            sock.close()
+            raise
+    except (socket.timeout, TimeoutError):
         raise
-    assert connection.sock is not None
-    return connection.sock
+    except (OSError, ValueError) as exc:
+        raise OSError(f"through the proxy {parts.hostname}:{port}: {exc}") from exc
 
 
 def _start_tls(sock: socket.socket, address: Address, route: Route, deadline: Deadline) -> socket.socket:

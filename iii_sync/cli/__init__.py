@@ -1,0 +1,1 @@
+"""The command line: ``python -m iii_sync``. Read :mod:`.main` first."""

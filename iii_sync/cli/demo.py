@@ -1,0 +1,209 @@
+"""The demo: a stream through one channel into another process, and back through a second one.
+
+Every digest is made by the process that held the bytes: what was sent, and what has arrived, each way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import os
+import stat
+import sys
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import Any, Callable, NamedTuple, Optional
+
+from iii_sync import Call, Worker, register_worker
+
+from ..engine import LocalEngine
+from ..errors import ChannelError, IIISyncError
+from . import data
+from .child import WorkerProcess
+
+__all__ = ["DESCRIPTION", "DemoFailed", "add_arguments", "main"]
+
+DESCRIPTION = """\
+Stream a file, or data made up on the way, through a channel into a second process, and back
+through another channel; compare sizes and digests. Runs on the engine that III_URL names, else
+on a local engine of its own. Memory use does not grow with the data."""
+
+_GENERATED = 1024**3
+
+#: Seconds of silence, on a stream or before an answer, after which the demo gives up.
+_SILENCE = 60.0
+
+
+_Pieces = Iterable[memoryview]
+_Bar = contextlib.AbstractContextManager[Callable[[int], Any]]
+
+
+class DemoFailed(Exception):
+    """Something that the demo noticed by itself; the message is for the user."""
+
+
+class _Leg(NamedTuple):
+    """One direction: what its sender and its receiver say."""
+
+    name: str
+    sent: int
+    arrived: int
+    sent_digest: str
+    arrived_digest: str
+    seconds: float
+
+    def row(self) -> str:
+        rate = self.arrived / self.seconds / 1e6 if self.seconds else 0.0
+        digests = f"{self.sent_digest[:16]}  {self.arrived_digest[:16]}"
+        return f"{self.name:<12}  {self.arrived:>17,}  {self.seconds:>8.2f}  {rate:>8.1f}  {digests}"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the demo command to a parser."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("file", metavar="FILE", nargs="?", help="what to send (default: generated data)")
+    group.add_argument(
+        "--size", type=data.as_size, default=_GENERATED, help="of generated data, like 100MiB (default: 1GiB)"
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the demo command with parsed options and return its exit code: 0 if every byte was right."""
+    # The name that a supervisor gives to its worker is not for the two workers of a demonstration.
+    os.environ.pop("III_WORKER_NAME", None)
+    bars = sys.stderr.isatty()
+    if bars:
+        _require_tqdm()
+    with contextlib.ExitStack() as stack:
+        source, size = _source(stack, arguments.file, arguments.size)
+        url, engine = (os.environ.get("III_URL") or "").strip(), None
+        if not url:
+            engine = stack.enter_context(LocalEngine(in_process=False))
+            url = engine.url
+        prefix = f"iii-sync-demo-{uuid.uuid4().hex[:12]}"
+        child = stack.enter_context(WorkerProcess(url, prefix))
+        worker = stack.enter_context(register_worker(url, channel_timeout=_SILENCE))
+        failure = child.wait_until_ready()
+        if failure is not None:
+            raise DemoFailed(f"the worker process did not start: {failure}")
+
+        algorithm = data.fastest_hash()
+        print(f"engine        {'local, ' if engine else ''}{worker.get_address()}")
+        print(f"processes     {os.getpid()} (this one), {child.pid} (worker)\n")
+        digests = f"{algorithm + ' sent':<16}  {algorithm + ' received':<16}"
+        print(f"{'direction':<12}  {'bytes':>17}  {'seconds':>8}  {'MB/s':>8}  {digests}", flush=True)
+        try:
+            to_worker = _send(worker, f"{prefix}::store", source, algorithm, _bar("to worker", size, bars))
+            print(to_worker.row(), flush=True)
+            bar = _bar("from worker", to_worker.arrived, bars)
+            from_worker, worker_peak = _fetch(worker, f"{prefix}::fetch", algorithm, bar)
+            print(from_worker.row(), flush=True)
+        except IIISyncError as error:
+            obituary = child.obituary()
+            if obituary is None:
+                raise
+            raise DemoFailed(obituary) from error
+
+        peaks = {"this process": data.peak_memory(), "worker": worker_peak}
+        worker.shutdown()
+        if engine is not None:
+            # The worker's process has not been waited for: the only child that has ended is the engine.
+            child.leave()
+            engine.stop()
+            peaks["engine"] = data.peak_memory(of_children=True)
+    known = [f"{name} {peak / 1e6:.0f} MB" for name, peak in peaks.items() if peak]
+    print(f"\npeak memory   {', '.join(known) or 'unknown on this system'}")
+    return _verdict(to_worker, from_worker)
+
+
+def _send(worker: Worker, function: str, source: _Pieces, algorithm: str, bar: _Bar) -> _Leg:
+    """Stream ``source`` into the worker's function."""
+    digest, count = hashlib.new(algorithm), 0
+    channel = worker.create_channel()
+    started = time.perf_counter()
+    call = worker.submit(function, {"algorithm": algorithm, "reader": channel.reader_ref})
+    with _function_error_first(call), bar as advance, channel.writer as writer:
+        for piece in source:
+            digest.update(piece)
+            count += writer.write(piece)
+            advance(len(piece))
+    answer = call.result(_SILENCE)
+    seconds = time.perf_counter() - started
+    return _Leg("to worker", count, answer["bytes"], digest.hexdigest(), answer["digest"], seconds)
+
+
+def _fetch(worker: Worker, function: str, algorithm: str, bar: _Bar) -> tuple[_Leg, Optional[int]]:
+    """Stream back what the worker holds; also returns the worker's peak memory."""
+    digest, count = hashlib.new(algorithm), 0
+    view = memoryview(bytearray(data.PIECE))
+    channel = worker.create_channel()
+    started = time.perf_counter()
+    call = worker.submit(function, {"algorithm": algorithm, "writer": channel.writer_ref})
+    with _function_error_first(call), bar as advance, channel.reader as reader:
+        while True:
+            got = reader.readinto(view)
+            if not got:
+                break
+            digest.update(view[:got])
+            count += got
+            advance(got)
+    answer = call.result(_SILENCE)
+    seconds = time.perf_counter() - started
+    leg = _Leg("from worker", answer["bytes"], count, answer["digest"], digest.hexdigest(), seconds)
+    return leg, answer["peak"]
+
+
+def _verdict(to_worker: _Leg, from_worker: _Leg) -> int:
+    """Say whether everything that was sent came back, and return the exit code."""
+    sizes = {to_worker.sent, to_worker.arrived, from_worker.sent, from_worker.arrived}
+    digests = {digest for leg in (to_worker, from_worker) for digest in (leg.sent_digest, leg.arrived_digest)}
+    if len(sizes) == len(digests) == 1:
+        print(f"OK: {to_worker.sent:,} bytes there and back; all four digests are equal")
+        return 0
+    wrong = "sizes" if len(sizes) > 1 else "digests"
+    listed = sorted(map(str, sizes)) if len(sizes) > 1 else sorted(digests)
+    print(f"FAILED: the {wrong} differ: {', '.join(listed)}")
+    return 1
+
+
+@contextlib.contextmanager
+def _function_error_first(call: Call) -> Iterator[None]:
+    """Raise the function's own error, which says more, in the place of that of its broken stream."""
+    try:
+        yield
+    except ChannelError:
+        with contextlib.suppress(TimeoutError):
+            call.result(2)
+        raise
+
+
+def _source(stack: contextlib.ExitStack, path: Optional[str], size: int) -> tuple[_Pieces, Optional[int]]:
+    """Return the pieces of what is to be sent, and how many bytes they are, if that is known."""
+    if path is None:
+        return data.generated(size), size
+    file = stack.enter_context(open(path, "rb", buffering=0))
+    status = os.fstat(file.fileno())
+    return data.pieces_of(file), status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+@contextlib.contextmanager
+def _bar(title: str, total: Optional[int], shown: bool) -> Iterator[Callable[[int], Any]]:
+    """Give a function to be told of every piece; it moves a bar if that is wanted."""
+    if not shown:
+        yield lambda count: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(desc=title, total=total, unit="B", unit_scale=True, unit_divisor=1024, leave=False) as bar:
+        yield bar.update
+
+
+def _require_tqdm() -> None:
+    try:
+        import tqdm  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            'the progress bar needs tqdm, which is not installed: pip install "iii_sync[engine]"', name="tqdm"
+        ) from error
