@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import threading
 from typing import Any, Callable, NamedTuple, Optional
 
 from .errors import CallTimeout, fresh
@@ -42,6 +43,7 @@ class Call(concurrent.futures.Future):  # type: ignore[type-arg]
         self.refs = refs
         self._forget = forget
         self._run_callback = run_callback
+        self._cancel_told = threading.Lock()  # taken once, by the first cancel()
 
     def result(self, timeout: Optional[float] = None) -> Any:
         """Return what the function returned.
@@ -86,6 +88,9 @@ class Call(concurrent.futures.Future):  # type: ignore[type-arg]
         cancelled = super().cancel()
         if cancelled:
             self._forget(self)
+            # wait() and as_completed() hear of a cancelled future by this only; it may be called once.
+            if self._cancel_told.acquire(blocking=False):
+                self.set_running_or_notify_cancel()
         return cancelled
 
     def add_done_callback(self, fn: Callable[[Any], object]) -> None:

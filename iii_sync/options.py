@@ -108,6 +108,8 @@ class InitOptions:
             "max_handlers",
             "max_payload",
         )
+        if not isinstance(self.reconnection_config, ReconnectionConfig):
+            raise ConfigurationError(f"reconnection_config={self.reconnection_config!r} must be a ReconnectionConfig")
         if self.max_payload > _LARGEST_MESSAGE:
             raise ConfigurationError(
                 f"max_payload={self.max_payload} is above 64 MiB, which no engine accepts; use a channel"

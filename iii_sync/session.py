@@ -90,6 +90,9 @@ class Handlers(Protocol):
     def run_soon(self, function: Callable[[], None]) -> None:
         """Run a callback on a handler thread. Any thread."""
 
+    def gave_up(self) -> None:
+        """There will be no link any more; :attr:`Session.fatal` says why. Any thread."""
+
 
 class Link:
     """One control connection; the receiver of its frames."""
@@ -111,7 +114,7 @@ class Link:
     def buffer(self) -> bytearray:
         return self._buffer
 
-    def received(self, pieces: list[frames.Piece], size: int) -> bool:
+    def received(self, pieces: list[frames.Piece], size: int, more: bool) -> bool:
         for opcode, payload, end in pieces:
             if opcode != frames.TEXT:
                 continue  # the engine sends text only (PROTOCOL 1.5)
@@ -361,14 +364,20 @@ class Session:
         route = Route(options.all_headers(), options.ssl_context, options.proxy)
         sock = connect(self.address, self.address.url, route, options.connect_timeout)
         link = Link(self)
-        connection = Connection(sock, self._loop, link, f"the engine at {self.address}")
         with self._lock:
+            # Either say_goodbye() finds the attempt, or the attempt finds that it has been said.
+            if self._closing.is_set():
+                sock.close()
+                raise WorkerClosedError("the worker was shut down")
+            connection = Connection(sock, self._loop, link, f"the engine at {self.address}")
             self._attempt = link
         connection.start()
         try:
             self._introduce(link)
         except BaseException as exc:
             connection.drop(exc if isinstance(exc, Exception) else EngineConnectionError("interrupted"))
+            if isinstance(exc, TimeoutError) and not isinstance(exc, EngineTimeoutError):
+                raise ConnectTimeout(f"{self.address} does not take what it is sent: {exc}") from None
             raise
         finally:
             with self._lock:
@@ -390,23 +399,22 @@ class Session:
             self.send(link, messages.encode(messages.reattach(previous.worker_id, previous.token)), deadline)
         self._call_and_wait(link, "engine::workers::register", self._announcement(), deadline)
         done: list[messages.Message] = []
-        while True:
-            todo = [item for item in self._handlers.registrations() if item not in done]
-            if todo:
-                for item in todo:
-                    self.send(link, messages.encode(item), deadline)
-                self._confirm(link, deadline)
-                done += todo
-                continue
-            # What is registered from here on finds the link current, or is in the next round's list.
-            if self._make_current(link, done):
-                break
+        # What is registered or taken back from here on finds the link current, or is in the next round's list.
+        while not self._make_current(link, done):
+            wanted = self._handlers.registrations()
+            for item in [item for item in done if item not in wanted]:
+                self.send(link, messages.encode(messages.unregister_function(item["id"])), deadline)
+            for item in [item for item in wanted if item not in done]:
+                self.send(link, messages.encode(item), deadline)
+            self._confirm(link, deadline)
+            done = wanted
         for function_id, refusal in list(link.rejections.items()):
             _log.error("%s could not be registered again: %s", function_id, _rejection(refusal))
 
     def _make_current(self, link: Link, registered: list[messages.Message]) -> bool:
         with self._changed:
-            if any(item not in registered for item in self._handlers.registrations()):
+            wanted = self._handlers.registrations()
+            if any(item not in registered for item in wanted) or any(item not in wanted for item in registered):
                 return False
             if self._closing.is_set():
                 raise WorkerClosedError("the worker was shut down")
@@ -416,7 +424,7 @@ class Session:
             self._link = self._previous = link
             link.since = time.monotonic()
             self._changed.notify_all()
-        self._set_state("connected")
+        self._set_state("connected", link)
         self._ping = self._loop.call_later(_PING_EVERY, lambda: self._keep_alive(link))
         return True
 
@@ -622,11 +630,17 @@ class Session:
 
     def _start_reconnecting(self) -> None:
         with self._lock:
-            if self._reconnecting or self._closing.is_set():
+            if self._reconnecting or self._closing.is_set() or self._link is not None:
                 return
             self._reconnecting = True
         self._set_state("reconnecting")
-        threading.Thread(target=self._reconnect, name="iii-reconnect", daemon=True).start()
+        try:
+            threading.Thread(target=self._reconnect, name="iii-reconnect", daemon=True).start()
+        except RuntimeError as exc:
+            _log.error("no thread can be started to reconnect, trying again: %s", exc)
+            with self._lock:
+                self._reconnecting = False
+            self._loop.call_later(1.0, self._start_reconnecting)
 
     def _reconnect(self) -> None:
         started = time.monotonic()
@@ -642,7 +656,7 @@ class Session:
                     if retries is not None and self._failures > retries:
                         self._give_up(exc)
                         return
-                except IIISyncError as exc:
+                except Exception as exc:
                     if not self._closing.is_set():
                         self._give_up(exc)
                     return
@@ -669,9 +683,13 @@ class Session:
             self._fatal = error
             self._changed.notify_all()
         self._set_state("failed")
+        self._handlers.gave_up()
 
-    def _set_state(self, state: ConnectionState) -> None:
+    def _set_state(self, state: ConnectionState, link: Optional[Link] = None) -> None:
+        """Tell the listeners of a new state; with ``link`` only while that is current."""
         with self._lock:
+            if link is not None and self._link is not link:
+                return  # lost again already, and that was told first
             if self._state == state or (self._closing.is_set() and state != "disconnected"):
                 return
             self._state = state

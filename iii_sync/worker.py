@@ -20,9 +20,9 @@ import uuid
 import weakref
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Callable, Optional, TypeVar, Union
+from typing import Any, Callable, Literal, Optional, TypeVar, Union, overload
 
-from typing_extensions import Self, Unpack
+from typing_extensions import Self, TypedDict, Unpack
 
 from .calls import Call, PassedRef
 from .channels import (
@@ -34,6 +34,15 @@ from .channels import (
     is_channel_ref,
 )
 from .channels.end import End
+from .channels.files import is_binary
+from .channels.opened import (
+    FunctionReader,
+    FunctionTextReader,
+    FunctionTextWriter,
+    FunctionWriter,
+    open_reader,
+    open_writer,
+)
 from .channels.refs import READ, WRITE, as_ref, live
 from .errors import (
     CallTimeout,
@@ -78,6 +87,26 @@ _SUSPICIOUS = 5.0
 _REMEMBERED_ENDS = 10_000
 
 _numbers = itertools.count(1)
+
+
+class OpenOptions(TypedDict, total=False):
+    """Keyword arguments of :meth:`Worker.open`."""
+
+    key: Optional[str]
+    buffering: int
+    timeout: Optional[float]
+    namespace: Optional[str]
+    metadata: Any
+    buffer_size: Optional[int]
+    marks: Optional[bool]
+
+
+class OpenTextOptions(OpenOptions, total=False):
+    """Keyword arguments of :meth:`Worker.open` in text modes."""
+
+    encoding: Optional[str]
+    errors: Optional[str]
+    newline: Optional[str]
 
 
 class TriggerAction:
@@ -146,11 +175,14 @@ class Worker:
         self._session = Session(address, options, self._loop, self)
         self._lock = threading.Lock()  # guards the tables below; held for their changes only
         self._functions: dict[str, Function] = {}
-        self._channels: weakref.WeakValueDictionary[str, Channel] = weakref.WeakValueDictionary()
+        # The ends of the channels made here, while somebody holds them.
+        self._own_ends: weakref.WeakValueDictionary[tuple[str, str], End] = weakref.WeakValueDictionary()
         self._open_ends: weakref.WeakSet[End] = weakref.WeakSet()
         self._used_ends: dict[tuple[str, str], None] = {}  # in the order of use
         self._ending = False
+        self._ends_refused = False  # no end may be connected any more; under _lock
         self._ended = threading.Event()
+        self._stop_waiting = threading.Event()  # ended, or given up
         _workers.add(self)
 
     # --- calling ---------------------------------------------------------------------------------------
@@ -304,11 +336,13 @@ class Worker:
         return decorate
 
     def _unregister(self, function: Function) -> None:
+        if os.getpid() != self._pid:
+            return
         with self._lock:
             if self._functions.get(function.function_id) is not function:
                 return
             del self._functions[function.function_id]
-        if not self._ending and os.getpid() == self._pid:
+        if not self._ending:
             self._session.unregister(messages.unregister_function(function.function_id))
 
     # --- channels --------------------------------------------------------------------------------------
@@ -331,7 +365,8 @@ class Worker:
         writer_ref, reader_ref = as_ref(made["writer"]), as_ref(made["reader"])
         channel = Channel(self._writer(writer_ref, marks), self._reader(reader_ref), writer_ref, reader_ref)
         with self._lock:
-            self._channels[channel.channel_id] = channel
+            self._own_ends[channel.channel_id, READ] = channel.reader
+            self._own_ends[channel.channel_id, WRITE] = channel.writer
         return channel
 
     def open_ref(
@@ -360,6 +395,90 @@ class Worker:
         if timeout is not None:
             end.timeout = timeout
         return end
+
+    @overload
+    def open(
+        self, function_id: str, mode: Literal["wb", "bw"], payload: Any = ..., **options: Unpack[OpenOptions]
+    ) -> FunctionWriter: ...
+    @overload
+    def open(
+        self, function_id: str, mode: Literal["rb", "br"], payload: Any = ..., **options: Unpack[OpenOptions]
+    ) -> FunctionReader: ...
+    @overload
+    def open(
+        self, function_id: str, mode: Literal["w", "wt", "tw"], payload: Any = ..., **options: Unpack[OpenTextOptions]
+    ) -> FunctionTextWriter: ...
+    @overload
+    def open(
+        self,
+        function_id: str,
+        mode: Literal["r", "rt", "tr"] = ...,
+        payload: Any = ...,
+        **options: Unpack[OpenTextOptions],
+    ) -> FunctionTextReader: ...
+    def open(
+        self,
+        function_id: str,
+        mode: str = "r",
+        payload: Any = None,
+        *,
+        key: Optional[str] = None,
+        buffering: int = -1,
+        encoding: Optional[str] = None,
+        errors: Optional[str] = None,
+        newline: Optional[str] = None,
+        timeout: Optional[float] = None,
+        namespace: Optional[str] = None,
+        metadata: Any = None,
+        buffer_size: Optional[int] = None,
+        marks: Optional[bool] = None,
+    ) -> Any:
+        """Call a function and open the stream that goes to it, or comes from it, as a file.
+
+        Makes a channel, starts the function with a reference to its other end in the payload, and returns this
+        end as a file. Writing: leaving ``with`` ends the stream and waits for the function; ``.result`` has what it
+        returned. Reading: ``with`` left at the end of the stream waits likewise; left before, it cancels. Leaving
+        on an exception aborts. When the function fails its error is raised, by the write or read that is
+        blocked, by the next one, or on leaving. When it succeeds without reading everything, further writes
+        raise ``BrokenPipeError``.
+
+        Blocks for making the channel and for starting the call.
+
+        Args:
+            function_id: The function.
+            mode: ``"wb"`` or ``"w"`` for a function that reads, ``"rb"`` or ``"r"`` for one that writes.
+            payload: An object for the function; the reference is added to it.
+            key: Where in the payload the reference goes. Default: ``"reader"`` (when writing) or ``"writer"``.
+            buffering: As in ``open()``: bytes to collect before they are sent; 0 for none.
+            encoding: Of a text file; default UTF-8.
+            errors: Of a text file, as in ``open()``.
+            newline: Of a text file, as in ``open()``.
+            timeout: Seconds that the function may take in total. Default: no limit.
+            namespace: Where the function lives. Default: the worker's.
+            metadata: Delivered beside the payload.
+            buffer_size: Messages that the engine holds in between; see :meth:`create_channel`.
+            marks: Whether the stream that is written is marked; see :meth:`create_channel`.
+
+        Raises:
+            ValueError: A mode or argument that ``open()`` would refuse.
+            TypeError: A payload that is not an object.
+        """
+        direction = "w" if isinstance(mode, str) and "w" in mode else "r"
+        binary = is_binary(mode, direction, buffering, encoding=encoding, errors=errors, newline=newline)
+        if payload is not None and not isinstance(payload, Mapping):
+            raise TypeError(f"payload must be a dict, for the reference is put into it; not {type(payload).__name__}")
+        key = key or ("reader" if direction == "w" else "writer")
+        if payload is not None and key in payload:
+            raise ValueError(f"payload has a {key!r} already; name another place for the reference with key=")
+        channel = self.create_channel(buffer_size, marks=marks)
+        ref = channel.reader_ref if direction == "w" else channel.writer_ref
+        call = self.submit(
+            function_id, {**(payload or {}), key: ref}, timeout=timeout, namespace=namespace, metadata=metadata
+        )
+        text = {} if binary else {"encoding": encoding, "errors": errors, "newline": newline}
+        if direction == "w":
+            return open_writer(channel.writer, call, binary, buffering, **text)
+        return open_reader(channel.reader, call, binary, self._loop.call_later, **text)
 
     def _reader(self, ref: StreamChannelRef) -> ChannelReader:
         return ChannelReader(self, ref, timeout=self._options.channel_timeout)
@@ -405,10 +524,10 @@ class Worker:
             IIISyncError: What made the worker give up.
         """
         self._check_process()
-        ended = self._ended.wait(timeout)
+        self._stop_waiting.wait(timeout)
         if self._session.fatal is not None:
             raise fresh(self._session.fatal)
-        return ended
+        return self._ended.is_set()
 
     def shutdown(self, timeout: Optional[float] = None) -> None:
         """End the worker: let running handlers finish, drop what is open, say goodbye.
@@ -459,7 +578,10 @@ class Worker:
             if not self._pool.drain(timeout / 2):
                 _log.info("handlers are still running after %.3g s; their channels are dropped", timeout / 2)
             error = ChannelAbortedError("the worker was shut down")
-            for end in list(self._open_ends):
+            with self._lock:
+                self._ends_refused = True
+                ends = list(self._open_ends)
+            for end in ends:
                 end._fail(error)
             self._pool.drain((deadline.remaining() or 0) / 2)
             self._session.close(min(1.0, deadline.remaining() or 0))
@@ -469,6 +591,7 @@ class Worker:
         finally:
             _workers.discard(self)
             self._ended.set()
+            self._stop_waiting.set()
 
     # --- for the session and the channel ends ------------------------------------------------------------
 
@@ -500,8 +623,9 @@ class Worker:
         invocation_id, function_id = message["invocation_id"], function.function_id
         error: Optional[dict[str, str]] = None
         result: Any = None
+        ends: dict[tuple[str, str], Union[ChannelReader, ChannelWriter]] = {}
         try:
-            data = self._live(message.get("data"))
+            data = self._live(message.get("data"), ends)
             result = self._plain(function.run(data, message.get("metadata")), "result")[0]
         except BaseException as exc:
             if not isinstance(exc, IIISyncError):
@@ -512,18 +636,25 @@ class Worker:
             self._session.answer(link, answer)
         except PayloadTooLargeError as exc:
             self._session.answer(link, messages.invocation_result(invocation_id, function_id, error=error_body(exc)))
+        if error is not None:
+            # As if each end had been in a with block. Unused ones may have gone to somebody else as well.
+            for end in ends.values():
+                if not end._is_idle():
+                    end.abort()
 
     def call_failed(self, call: Call, error: BaseException) -> None:
         """Wake the local ends that wait for the other side of what the call carried. On the reader thread."""
         refused = isinstance(error, (FunctionNotFoundError, PermissionDeniedError, OverloadedError))
         for ref in call.refs:
-            channel = self._channels.get(ref.channel_id)
-            if channel is None:
-                continue
             if refused:
-                # Nobody has got the reference: the end is ours again.
-                channel._end(ref.direction)._handed_out = False
-            channel._end(WRITE if ref.direction == READ else READ)._peer_failed(error)
+                self._take_back([ref])
+            other = self._other_end(ref)
+            if other is not None:
+                other._peer_failed(error)
+
+    def gave_up(self) -> None:
+        """There will be no connection any more."""
+        self._stop_waiting.set()
 
     def registrations(self) -> list[messages.Message]:
         """Everything to be registered again after a reconnect."""
@@ -535,14 +666,27 @@ class Worker:
 
     def connect_end(self, ref: StreamChannelRef, receiver: Receiver, end: End) -> Connection:
         """Connect the end that ``ref`` names; blocks at most ``connect_timeout``."""
-        self._check_usable()
+        self._check_process()
         key = (ref.channel_id, ref.direction)
         with self._lock:
+            if self._ends_refused:
+                raise WorkerClosedError("the worker was shut down")
             if key in self._used_ends:
                 raise ChannelUsedError(
                     f"the {ref.direction} end of channel {ref.channel_id} was connected before; an end can be "
                     "connected once in its life: make a new channel"
                 )
+            self._used_ends[key] = None  # from now on, so that of two at the same time one is refused
+            while len(self._used_ends) > _REMEMBERED_ENDS:
+                del self._used_ends[next(iter(self._used_ends))]
+        try:
+            return self._connect_end(ref, receiver, end)
+        except BaseException:
+            with self._lock:
+                self._used_ends.pop(key, None)
+            raise
+
+    def _connect_end(self, ref: StreamChannelRef, receiver: Receiver, end: End) -> Connection:
         options = self._options
         address = self._session.address
         route = Route(options.all_headers(), options.ssl_context, options.proxy)
@@ -557,11 +701,12 @@ class Worker:
                 "connected within five minutes"
             ) from None
         with self._lock:
-            self._used_ends[key] = None
-            while len(self._used_ends) > _REMEMBERED_ENDS:
-                del self._used_ends[next(iter(self._used_ends))]
-            self._open_ends.add(end)
-        return Connection(sock, self._loop, receiver, f"channel {ref.channel_id}")
+            # Whom shutdown() does not find among the open ends nobody would wake any more.
+            if not self._ends_refused:
+                self._open_ends.add(end)
+                return Connection(sock, self._loop, receiver, f"channel {ref.channel_id}")
+        sock.close()
+        raise WorkerClosedError("the worker was shut down")
 
     def end_is_over(self, end: End) -> None:
         """The end is not used any more."""
@@ -572,32 +717,35 @@ class Worker:
 
     def _plain(self, value: Any, what: str) -> tuple[Any, list[PassedRef]]:
         """Return ``value`` as it can travel, and the references in it; those count as handed out."""
-        found = False
+        found: list[PassedRef] = []
 
         def convert(item: Any) -> Any:
-            nonlocal found
             if isinstance(item, StreamChannelRef):
-                found = True
+                found.append(PassedRef(item.channel_id, item.direction))
                 return item.model_dump()
             if isinstance(item, End):
-                found = True
-                return item._pass_on()
+                plain = item._pass_on()
+                found.append(PassedRef(item.channel_id, item.direction))
+                return plain
             return NotImplemented
 
         try:
             plain = messages.check(value, what, convert)
         except messages.InvalidValue as exc:
+            self._take_back(found)
             raise InvalidPayloadError(str(exc)) from None
         if not found and not _may_hold_refs(plain):
             return plain, []
         refs = [PassedRef(ref.channel_id, ref.direction) for _, ref in extract_channel_refs(plain)]
         return plain, refs
 
-    def _live(self, data: Any) -> Any:
-        """Return a payload with live ends in the place of references, and without the engine's own key."""
+    def _live(self, data: Any, ends: dict[tuple[str, str], Union[ChannelReader, ChannelWriter]]) -> Any:
+        """Return a payload with live ends in the place of references, and without the engine's own key.
+
+        The ends go into ``ends`` too; the same reference twice is the same end.
+        """
         if isinstance(data, dict):
             data.pop("_caller_worker_id", None)  # added by the engine (PROTOCOL 3.4)
-        ends: dict[tuple[str, str], Union[ChannelReader, ChannelWriter]] = {}
 
         def open_end(ref: StreamChannelRef) -> Union[ChannelReader, ChannelWriter]:
             key = (ref.channel_id, ref.direction)
@@ -635,16 +783,22 @@ class Worker:
             raise ConfigurationError(f"namespace={namespace!r} is blank: give a name, or leave it out")
         if namespace is None and not function_id.startswith("engine::"):
             namespace = self._options.namespace
-        data, refs = self._plain(payload, "payload")
-        extra, more_refs = self._plain(metadata, "metadata")
+        # What carries no references comes first: a refusal then has nothing to take back.
         message = messages.invoke_function(
             self._plain(function_id, "function id")[0],
-            data,
+            None,
             invocation_id=str(uuid.uuid4()),
             namespace=namespace,
             action=None if action is None else self._plain(dict(action), "action")[0],
-            metadata=extra,
         )
+        message["data"], refs = self._plain(payload, "payload")
+        try:
+            extra, more_refs = self._plain(metadata, "metadata")
+        except BaseException:
+            self._take_back(refs)
+            raise
+        if extra is not None:
+            message["metadata"] = extra
         return _Prepared(function_id, message, refs + more_refs, timeout)
 
     def _send(self, prepared: _Prepared, deadline: Deadline) -> Optional[Call]:
@@ -653,15 +807,28 @@ class Worker:
         if not answered:
             del prepared.message["invocation_id"]
         try:
-            return self._session.call(
+            call = self._session.call(
                 prepared.function_id, prepared.message, prepared.refs, deadline, answered=answered
             )
-        except BaseException:
             for ref in prepared.refs:
-                channel = self._channels.get(ref.channel_id)
-                if channel is not None:
-                    channel._end(ref.direction)._handed_out = False
+                other = self._other_end(ref)
+                if other is not None:
+                    other._partner = call
+            return call
+        except BaseException:
+            self._take_back(prepared.refs)
             raise
+
+    def _take_back(self, refs: list[PassedRef]) -> None:
+        """Note that nobody has got these references after all: the ends are ours again."""
+        for ref in refs:
+            end = self._own_ends.get((ref.channel_id, ref.direction))
+            if end is not None:
+                end._handed_out = False
+
+    def _other_end(self, ref: PassedRef) -> Optional[End]:
+        """Our own end of the channel of which the other one was passed on, if somebody still holds it."""
+        return self._own_ends.get((ref.channel_id, WRITE if ref.direction == READ else READ))
 
     def _expire(self, call: Call, seconds: float) -> None:
         """Let a submitted call fail when its time is over."""
@@ -682,13 +849,11 @@ class Worker:
     def _suspect(self, call: Call) -> Optional[_Suspicion]:
         """Watch a call that carries one end of a channel whose other end is here and untouched."""
         for ref in call.refs:
-            channel = self._channels.get(ref.channel_id)
-            if channel is not None:
-                end = channel._end(WRITE if ref.direction == READ else READ)
-                if end._is_idle():
-                    suspicion = _Suspicion(call, end)
-                    self._loop.call_later(_SUSPICIOUS, suspicion.say)
-                    return suspicion
+            end = self._other_end(ref)
+            if end is not None and end._is_idle():
+                suspicion = _Suspicion(call, end)
+                self._loop.call_later(_SUSPICIOUS, suspicion.say)
+                return suspicion
         return None
 
 
@@ -765,6 +930,7 @@ def _leave_at_exit() -> None:
         worker._ending = True
         worker._pool.drain(max(0.0, end - time.monotonic() - 0.5))
         worker._session.say_goodbye(max(0.1, end - time.monotonic()))
+        worker._ended.set()  # a shutdown() that comes still later has nothing to wait for
 
 
 def _leave_parents_workers() -> None:

@@ -239,6 +239,19 @@ def test_cancel_stops_the_waiting(worker: Worker, peer: Worker, unique: Unique) 
     assert worker._session._pending == {}
 
 
+def test_a_cancelled_call_is_done_for_whoever_waits_for_several(worker: Worker, peer: Worker, unique: Unique) -> None:
+    """wait() and as_completed() return it, wherever and however often it was cancelled."""
+    release = threading.Event()
+    function = peer.register_function(unique("slow"), lambda data: release.wait(WAIT))
+    early, late = worker.submit(function.id), worker.submit(function.id)
+    assert early.cancel() and early.cancel()
+    threading.Timer(0.1, late.cancel).start()
+    done, pending = concurrent.futures.wait([early, late], WAIT)
+    assert done == {early, late} and not pending
+    assert list(concurrent.futures.as_completed([early], 1)) == [early]
+    release.set()
+
+
 def test_a_failing_handler_tells_its_caller(worker: Worker, peer: Worker, unique: Unique) -> None:
     """Code, message, function, invocation and the remote traceback; the traceback is not in the text."""
 

@@ -30,6 +30,7 @@ EXPECTED = [
     "{'bytes': 10000000, 'name': 'report.csv'}",
     "['999', '998001']",
     "b'small enough to fit before anybody reads'",
+    "499500\norder 0\norder 1\norder 2",
 ]
 
 

@@ -274,11 +274,12 @@ def test_a_proxy_that_refuses() -> None:
         {"headers": {"bad name": "x"}},
         {"headers": {"X": "a\r\nInjected: b"}},
         {"reconnection_config": {"initial_delay": 0}},
+        {"reconnection_config": None},
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
     """Named, before anything is connected."""
-    if "reconnection_config" in options:
+    if options.get("reconnection_config"):
         with pytest.raises(errors.ConfigurationError, match="initial_delay"):
             iii_sync.ReconnectionConfig(**options["reconnection_config"])
         return

@@ -47,10 +47,6 @@ class Channel:
     def __reduce__(self) -> Any:
         raise TypeError("a Channel cannot be pickled; pass writer_ref or reader_ref")
 
-    def _end(self, direction: str) -> End:
-        ends: dict[str, End] = {"read": self.reader, "write": self.writer}
-        return ends[direction]
-
 
 def _hand_out(end: End) -> Any:
     def handed_out() -> None:

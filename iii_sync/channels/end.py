@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import threading
 import warnings
+from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import Any, NoReturn, Optional, Protocol
 
+from ..calls import Call
 from ..errors import (
+    CallTimeout,
     ChannelAbortedError,
     ChannelBrokenError,
     ChannelError,
+    ConnectionLostError,
     EngineConnectionError,
     ForkedWorkerError,
+    InvocationError,
     fresh,
 )
 from ..net.connection import Connection, Receiver
 from ..wire import messages
 from .refs import StreamChannelRef
 
-__all__ = ["End", "Owner"]
+__all__ = ["OWN_TIMEOUT", "End", "Owner", "as_bytes", "as_channel_error", "as_target", "let_go"]
+
+#: The default of the ``timeout`` of single calls: the end's own ``timeout``.
+OWN_TIMEOUT: Any = type("_OwnTimeout", (), {"__repr__": lambda self: "<the end's timeout>"})()
+
+#: How long a broken stream waits for the answer of the function at its other end.
+_GRACE = 1.0
 
 
 class Owner(Protocol):
@@ -53,6 +65,7 @@ class End(io.RawIOBase):
         self._ref = ref
         self._handed_out = False
         self._failure: Optional[BaseException] = None  # why the end is unusable; set once
+        self._partner: Optional[Call] = None  # the call that carried the other end of the channel
         self._state_lock = threading.Lock()  # guards the flags and counts of the subclasses; never held in a wait
         self._connect_lock = threading.Lock()  # held while connecting, at most connect_timeout
         self._timeout: Optional[float] = None
@@ -65,14 +78,25 @@ class End(io.RawIOBase):
 
     @timeout.setter
     def timeout(self, value: Optional[float]) -> None:
-        if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0):
-            raise ValueError(f"timeout={value!r} must be a number of seconds, 0 or more, or None for no limit")
-        self._timeout = value
+        self._timeout = self._patience(value)
+
+    def _patience(self, timeout: Optional[float]) -> Optional[float]:
+        """Return the seconds that one call tolerates: what it was given, else what the end is set to."""
+        if timeout is OWN_TIMEOUT:
+            return self._timeout
+        if timeout is not None and (not isinstance(timeout, (int, float)) or isinstance(timeout, bool) or timeout < 0):
+            raise ValueError(f"timeout={timeout!r} must be a number of seconds, 0 or more, or None for no limit")
+        return timeout
 
     @property
     def channel_id(self) -> str:
         """The channel's id."""
         return self._ref.channel_id
+
+    @property
+    def mode(self) -> str:
+        """``"rb"`` or ``"wb"``, as files have it: ``gzip`` and others look at it."""
+        return "rb" if self.direction == "read" else "wb"
 
     @property
     def closed(self) -> bool:
@@ -133,7 +157,8 @@ class End(io.RawIOBase):
         connection = self._connection
         if connection is None or self._closed or self._pid != os.getpid() or connection.error is not None:
             return
-        connection.drop(ChannelAbortedError(f"{connection.label} was not closed"), last=self._last_words())
+        words = self._last_words()  # now: the end itself must not live on
+        connection.drop(ChannelAbortedError(f"{connection.label} was not closed"), last=lambda: words)
         warnings.warn(f"{self!r} was not closed: its stream was cut", ResourceWarning, stacklevel=2, source=self)
 
     def __repr__(self) -> str:
@@ -146,8 +171,12 @@ class End(io.RawIOBase):
         return f"<iii_sync.{type(self).__name__} {self._ref.channel_id} {state}>"
 
     def _last_words(self) -> bytes:
-        """What to send before an abort."""
+        """What to send before an abort; called with the turn, by the reader thread."""
         return b""
+
+    def _in_other_process(self) -> bool:
+        """Whether this is a forked copy. To be asked before a lock is taken, for its holder is not in the copy."""
+        return self._pid != os.getpid()
 
     def _check_process(self) -> None:
         if self._pid != os.getpid():
@@ -173,7 +202,8 @@ class End(io.RawIOBase):
                     connection.start()
                     if self._failure is not None:
                         # close() or abort() came while we were connecting.
-                        connection.drop(self._failure)
+                        connection.drop(self._failure, last=self._last_words)
+                        self._owner.end_is_over(self)
                         self._raise_failure()
         return self._connection
 
@@ -187,12 +217,32 @@ class End(io.RawIOBase):
             if self._failure is None:
                 self._failure = error
         if self._connection is not None:
-            self._connection.drop(error, last=self._last_words())
+            self._connection.drop(error, last=self._last_words)
 
     def _peer_failed(self, error: BaseException) -> None:
         """The call that carried the other end has failed: nobody will use it. On the reader thread."""
-        if not self._closed:
+        # When only the control connection was lost the function may well go on, and so may its stream.
+        if not self._closed and not isinstance(error, ConnectionLostError):
             self._fail(error)
+
+    def _explained(self, error: BaseException) -> BaseException:
+        """Return what to raise for a broken stream: the error of the function at its other end, if it failed.
+
+        The stream of a function that fails often breaks before its answer arrives. Blocks for that answer, at
+        most :data:`_GRACE` seconds and once.
+        """
+        call, self._partner = self._partner, None
+        if call is None or isinstance(error, ChannelAbortedError) or not isinstance(error, ChannelError):
+            return error
+        try:
+            failure = call.exception(_GRACE)
+        except (CallTimeout, CancelledError):
+            return error
+        if not isinstance(failure, InvocationError):
+            return error
+        explained = fresh(failure)
+        explained.__cause__ = error
+        return explained
 
     def _pass_on(self) -> dict[str, str]:
         """Return the reference for a payload; from then on the end is somebody else's."""
@@ -207,6 +257,36 @@ class End(io.RawIOBase):
     def _is_idle(self) -> bool:
         """Whether the end was never used."""
         return self._connection is None and not self._closed
+
+
+def as_bytes(data: Any) -> memoryview:
+    """Return the bytes of a buffer of any format and shape; to be :func:`let_go` of.
+
+    Raises:
+        BufferError: It is not C-contiguous.
+        TypeError: It is not a buffer.
+    """
+    view = memoryview(data)
+    if not view.c_contiguous:
+        raise BufferError("a contiguous buffer is required; copy it first, for instance with bytes(data)")
+    if view.ndim == 1 and view.format == "B":
+        return view
+    # A view with a zero in its shape cannot be cast.
+    return view.cast("B") if view.nbytes else memoryview(b"")
+
+
+def as_target(buffer: Any) -> memoryview:
+    """Return the bytes of a buffer to read into; like :func:`as_bytes`, and a ``TypeError`` for one that is not fit."""
+    view = memoryview(buffer)
+    if view.readonly or not view.c_contiguous:
+        raise TypeError("readinto() needs a writable and contiguous buffer")
+    return as_bytes(view)
+
+
+def let_go(view: memoryview) -> None:
+    """Release a view: a traceback may hold it, and its owner could not be resized until then."""
+    with contextlib.suppress(BufferError):
+        view.release()
 
 
 def as_channel_error(error: BaseException, what: str) -> BaseException:

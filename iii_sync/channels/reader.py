@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import operator
 import tempfile
 import threading
 from collections import deque
 from collections.abc import Iterator
-from typing import IO, Any, Callable, Optional, Union
+from typing import IO, Any, Callable, Literal, Optional, Union, overload
 
 from typing_extensions import Buffer
 
@@ -21,7 +22,8 @@ from ..errors import (
     fresh,
 )
 from ..net.inbox import Batch, Inbox
-from .end import End, Owner
+from .end import OWN_TIMEOUT, End, Owner, as_target, let_go
+from .files import ChannelFileReader, ChannelTextReader, file_of_reader
 from .refs import StreamChannelRef
 
 __all__ = ["ChannelReader"]
@@ -71,6 +73,7 @@ class ChannelReader(End):
         self._at_hand = 0  # bytes in _items
         self._position = 0
         self._over = False
+        self._wait: Optional[float] = None  # seconds of silence that the current call tolerates
         self._end_error: Optional[BaseException] = None
 
     # --- the file --------------------------------------------------------------------------------------
@@ -100,10 +103,14 @@ class ChannelReader(End):
         self._check_open()
         return self._position
 
-    def read(self, size: Optional[int] = -1, /) -> bytes:
+    def read(self, size: Optional[int] = -1, /, *, timeout: Optional[float] = OWN_TIMEOUT) -> bytes:
         """Return exactly ``size`` bytes, fewer only at the end; all the rest for ``-1`` or ``None``.
 
         Blocks until they are there; each wait lasts at most ``timeout`` seconds of silence.
+
+        Args:
+            size: How many bytes.
+            timeout: For this call, in the place of :attr:`timeout`.
 
         Raises:
             ReadTimeout: Silence; what has arrived stays for the next call.
@@ -112,16 +119,17 @@ class ChannelReader(End):
             ConcurrencyError: Another thread is reading.
             ValueError: Closed.
         """
-        with _Reading(self):
-            if size is None or size < 0:
+        with _Reading(self, timeout):
+            size = _number(size)
+            if size < 0:
                 while self._more():
                     pass
-                data = self._take(self._at_hand)
+                data = self._take(self._at_hand, rest=True)
                 self._raise_end_error_unless(data)
                 return data
             while self._at_hand < size and self._more():
                 pass
-            data = self._take(min(size, self._at_hand))
+            data = self._take(min(size, self._at_hand), rest=self._over and size >= self._at_hand)
             if size:
                 self._raise_end_error_unless(data)
             return data
@@ -134,29 +142,29 @@ class ChannelReader(End):
         """Return everything up to the end; the name that iii's documentation uses."""
         return self.read(-1)
 
-    def read1(self, size: Optional[int] = -1, /) -> bytes:
+    def read1(self, size: Optional[int] = -1, /, *, timeout: Optional[float] = OWN_TIMEOUT) -> bytes:
         """Return what has arrived, at most ``size`` bytes; blocks only when that is nothing.
 
         Raises like :meth:`read`.
         """
-        with _Reading(self):
+        with _Reading(self, timeout):
+            size = _number(size)
             if size == 0 or not self._some():
                 return b""
-            if size is None or size < 0:
+            if size < 0:
                 return self._take(self._at_hand)
             return self._take(min(size, self._at_hand))
 
-    def readinto(self, buffer: Buffer, /) -> int:
+    def readinto(self, buffer: Buffer, /, *, timeout: Optional[float] = OWN_TIMEOUT) -> int:
         """Fill ``buffer`` with what has arrived and return how many bytes; blocks and raises like :meth:`read1`."""
-        target = memoryview(buffer)
-        if target.readonly:
-            raise TypeError("readinto() needs a writable buffer")
-        if target.ndim != 1 or target.format != "B":
-            target = target.cast("B")
-        with _Reading(self):
-            if not len(target) or not self._some():
-                return 0
-            return self._take_into(target)
+        target = as_target(buffer)
+        try:
+            with _Reading(self, timeout):
+                if not len(target) or not self._some():
+                    return 0
+                return self._take_into(target)
+        finally:
+            let_go(target)
 
     def readinto1(self, buffer: Buffer, /) -> int:
         """Like :meth:`readinto`."""
@@ -167,7 +175,8 @@ class ChannelReader(End):
 
         Blocks and raises like :meth:`read1`; at least one byte, whatever ``size`` is, as in ``io.BufferedReader``.
         """
-        with _Reading(self):
+        with _Reading(self, OWN_TIMEOUT):
+            size = _number(size)
             if not self._some():
                 return b""
             data, start = self._items[0]
@@ -179,19 +188,19 @@ class ChannelReader(End):
         return self
 
     def __next__(self) -> bytes:
-        with _Reading(self):
+        with _Reading(self, OWN_TIMEOUT):
             if not self._some():
                 raise StopIteration
             data, start = self._items[0]
             return self._take(len(data) - start)
 
-    def readline(self, size: Optional[int] = -1, /) -> bytes:
+    def readline(self, size: Optional[int] = -1, /, *, timeout: Optional[float] = OWN_TIMEOUT) -> bytes:
         """Return one line with its ``b"\\n"``, at most ``size`` bytes, the last one perhaps without.
 
         Blocks until the line is complete and raises like :meth:`read`; a timeout loses nothing.
         """
-        limit = -1 if size is None else size
-        with _Reading(self):
+        with _Reading(self, timeout):
+            limit = _number(size)
             if limit == 0:
                 return b""
             searched = 0  # bytes known to hold no line end
@@ -203,18 +212,19 @@ class ChannelReader(End):
                     return self._take(limit)
                 searched = self._at_hand
                 if not self._more():
-                    line = self._take(self._at_hand)
+                    line = self._take(self._at_hand, rest=True)
                     self._raise_end_error_unless(line)
                     return line
 
     def readlines(self, hint: Optional[int] = -1, /) -> list[bytes]:
-        """Return the remaining lines, or as many as make up ``hint`` bytes."""
+        """Return the remaining lines, or as many as make up more than ``hint`` bytes."""
+        limit = _number(hint)
         lines: list[bytes] = []
         total = 0
         for line in self.iter_lines():
             lines.append(line)
             total += len(line)
-            if hint is not None and 0 < hint <= total:
+            if 0 < limit < total:
                 break
         return lines
 
@@ -232,7 +242,7 @@ class ChannelReader(End):
         """
         self._check_open()
         while True:
-            with _Reading(self):
+            with _Reading(self, OWN_TIMEOUT):
                 if not self._items and not self._more():
                     self._raise_end_error_unless(b"")
                     return
@@ -254,6 +264,39 @@ class ChannelReader(End):
         for streams of text. An exception of the callback leaves the read; the bytes stay.
         """
         self._callbacks.append(callback)
+
+    @overload
+    def makefile(self, mode: Literal["rb", "br"] = ..., buffering: int = ...) -> ChannelFileReader: ...
+    @overload
+    def makefile(
+        self,
+        mode: Literal["r", "rt", "tr"],
+        buffering: int = ...,
+        encoding: Optional[str] = ...,
+        errors: Optional[str] = ...,
+        newline: Optional[str] = ...,
+    ) -> ChannelTextReader: ...
+    def makefile(
+        self,
+        mode: str = "rb",
+        buffering: int = -1,
+        encoding: Optional[str] = None,
+        errors: Optional[str] = None,
+        newline: Optional[str] = None,
+    ) -> Any:
+        """Return this reader as a buffered binary file (``"rb"``) or as a text file (``"r"``), as ``open()`` does.
+
+        Both iterate over lines, and closing them closes the reader. The binary file is a view of the reader's own
+        buffer: a timeout loses nothing there either. A text file cannot be read on after a timeout.
+
+        Args:
+            mode: ``"rb"`` or ``"r"``.
+            buffering: 0 returns the reader itself; other values change nothing, for the buffer is the reader's.
+            encoding: Of a text file; default UTF-8.
+            errors: Of a text file, as in ``open()``.
+            newline: Of a text file, as in ``open()``.
+        """
+        return file_of_reader(self, mode, buffering, encoding, errors, newline)
 
     def spool(self, max_memory: int = 16 * 1024 * 1024) -> IO[bytes]:
         """Read everything into a temporary file that can be sought, and return it at its beginning.
@@ -287,21 +330,28 @@ class ChannelReader(End):
     # --- inside ----------------------------------------------------------------------------------------
 
     def _leave(self, error: BaseException) -> None:
+        if self._in_other_process():
+            self._closed = True
+            return
         with self._state_lock:
             if self._closed:
                 return
             self._closed = True
             if self._failure is None:
                 self._failure = error
-        try:
-            self._check_process()
-        except Exception:
-            return
         if self._connection is not None:
             # RST while data may still come: the engine never reads this end and would not notice a FIN.
             self._connection.drop(error, reset=not self._inbox.over)
             self._inbox.wake()
         self._owner.end_is_over(self)
+
+    def _has_begun(self) -> bool:
+        """Whether anything has arrived, or the stream is over. Any thread."""
+        return self._inbox.over or self._inbox.stream.messages > 0
+
+    def _ended_well(self) -> bool:
+        """Whether reading has reached the end of the stream, and that was a good one."""
+        return self._over and self._end_error is None
 
     def _some(self) -> bool:
         """Wait until data is at hand; ``False`` at the end, which is raised if it is not a good one."""
@@ -316,16 +366,16 @@ class ChannelReader(End):
 
     def _more(self) -> bool:
         """Wait for the next batch; ``False`` at the end. Delivers text messages that nothing comes before."""
-        if self._over:
-            return False
         while self._items and isinstance(self._items[0][0], str) and self._callbacks:
             self._deliver()
+        if self._over:
+            return False
         self._connected(self._inbox)
         while True:
             try:
-                batch = self._inbox.get(self._timeout)
+                batch = self._inbox.get(self._wait)
             except TimeoutError:
-                raise ReadTimeout(f"nothing has arrived on channel {self.channel_id} for {self._timeout:g} s") from None
+                raise ReadTimeout(f"nothing has arrived on channel {self.channel_id} for {self._wait:g} s") from None
             if batch is not None:
                 for item in batch.items:
                     self._items.append([item, 0])
@@ -370,8 +420,9 @@ class ChannelReader(End):
                 f"{name} ended before any message: it has been read before (it can be, once), its writer "
                 "went away, or nobody wrote for five minutes; allow_empty=True takes it for an empty stream"
             )
-        if self._end_error is not None and self.complete is None:
+        if self._end_error is not None:
             self.complete = False
+            self._end_error = self._explained(self._end_error)
         self._owner.end_is_over(self)
 
     def _raise_end_error_unless(self, data: bytes) -> None:
@@ -395,14 +446,15 @@ class ChannelReader(End):
         for callback in list(self._callbacks):
             callback(text)
 
-    def _take(self, size: int) -> bytes:
-        """Take ``size`` bytes that are at hand, delivering the text messages among them."""
-        if not size:
-            return b""
+    def _take(self, size: int, *, rest: bool = False) -> bytes:
+        """Take ``size`` bytes that are at hand, delivering the text messages among them.
+
+        With ``rest``, for all bytes of a stream that is over, the text messages behind them too.
+        """
         parts: list[bytes] = []
         taken = 0
         try:
-            while taken < size:
+            while taken < size or (rest and self._items):
                 data, start = self._items[0]
                 if isinstance(data, str):
                     self._deliver()
@@ -464,13 +516,19 @@ class ChannelReader(End):
         return -1
 
 
+def _number(size: Optional[int]) -> int:
+    """Return a size as ``io`` takes it: an integer, or what can be an index; ``None`` is -1."""
+    return -1 if size is None else operator.index(size)
+
+
 class _Reading:
     """Keeps a second thread out of a reader, and a closed or foreign one from being read."""
 
-    __slots__ = ("_reader",)
+    __slots__ = ("_reader", "_timeout")
 
-    def __init__(self, reader: ChannelReader) -> None:
+    def __init__(self, reader: ChannelReader, timeout: Optional[float]) -> None:
         self._reader = reader
+        self._timeout = timeout
 
     def __enter__(self) -> None:
         reader = self._reader
@@ -480,6 +538,11 @@ class _Reading:
         if reader._closed:
             reader._using.release()
             raise ValueError("I/O operation on closed file")
+        try:
+            reader._wait = reader._patience(self._timeout)
+        except ValueError:
+            reader._using.release()
+            raise
 
     def __exit__(self, *exc: object) -> None:
         self._reader._using.release()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import threading
-from typing import Any, NoReturn, Optional
+from typing import Any, Literal, NoReturn, Optional, overload
 
 from typing_extensions import Buffer
 
@@ -21,7 +21,8 @@ from ..net.connection import STALL, Connection
 from ..net.waiting import Deadline
 from ..wire import frames
 from ..wire.marks import OPENING
-from .end import End, Owner, as_channel_error
+from .end import OWN_TIMEOUT, End, Owner, as_bytes, as_channel_error, let_go
+from .files import ChannelFileWriter, ChannelTextWriter, file_of_writer
 from .refs import StreamChannelRef
 
 __all__ = ["ChannelWriter"]
@@ -91,11 +92,15 @@ class ChannelWriter(End):
         self._check_open()
         return self._sent
 
-    def write(self, data: Buffer, /) -> int:
+    def write(self, data: Buffer, /, *, timeout: Optional[float] = OWN_TIMEOUT) -> int:
         """Write all of ``data``: bytes, or any C-contiguous buffer.
 
         Blocks while the engine takes no more (a slow reader pushes back, and before there is one about 64
         messages fit), until nothing has moved for ``timeout`` seconds. The buffer may be reused afterwards.
+
+        Args:
+            data: What to write.
+            timeout: For this call, in the place of :attr:`timeout`.
 
         Returns:
             The number of bytes, not of items.
@@ -108,16 +113,21 @@ class ChannelWriter(End):
             ValueError: Closed.
             TypeError: Text, or not a buffer.
         """
-        view = _as_bytes(data)
-        self._enter()
+        if isinstance(data, str):
+            raise TypeError("a bytes-like object is required, not 'str'; use makefile('w') for text")
+        view = as_bytes(data)
         try:
-            if view.nbytes:
-                self._send(frames.BINARY, view)
-            return view.nbytes
+            self._enter()
+            try:
+                if view.nbytes:
+                    self._send(frames.BINARY, view, self._patience(timeout))
+                return view.nbytes
+            finally:
+                self._leave()
         finally:
-            self._leave()
+            let_go(view)
 
-    def send_message(self, text: str) -> None:
+    def send_message(self, text: str, *, timeout: Optional[float] = OWN_TIMEOUT) -> None:
         """Send one text message, in order with the bytes.
 
         Blocks and raises like :meth:`write`. It does not open a marked stream: a stream of nothing but text
@@ -136,9 +146,42 @@ class ChannelWriter(End):
             )
         self._enter()
         try:
-            self._send(frames.TEXT, memoryview(encoded))
+            self._send(frames.TEXT, memoryview(encoded), self._patience(timeout))
         finally:
             self._leave()
+
+    @overload
+    def makefile(self, mode: Literal["wb", "bw"] = ..., buffering: int = ...) -> ChannelFileWriter: ...
+    @overload
+    def makefile(
+        self,
+        mode: Literal["w", "wt", "tw"],
+        buffering: int = ...,
+        encoding: Optional[str] = ...,
+        errors: Optional[str] = ...,
+        newline: Optional[str] = ...,
+    ) -> ChannelTextWriter: ...
+    def makefile(
+        self,
+        mode: str = "wb",
+        buffering: int = -1,
+        encoding: Optional[str] = None,
+        errors: Optional[str] = None,
+        newline: Optional[str] = None,
+    ) -> Any:
+        """Return this writer as a buffered binary file (``"wb"``) or as a text file (``"w"``), as ``open()`` does.
+
+        Small writes are collected and sent together. Closing the file ends the stream; leaving its ``with`` on an
+        exception, or forgetting it, aborts.
+
+        Args:
+            mode: ``"wb"`` or ``"w"``.
+            buffering: Bytes to collect; default 64 KiB; 0 returns the writer itself.
+            encoding: Of a text file; default UTF-8.
+            errors: Of a text file, as in ``open()``.
+            newline: Of a text file, as in ``open()``.
+        """
+        return file_of_writer(self, mode, buffering, encoding, errors, newline)
 
     def close(self) -> None:
         """End the stream, so that the reader knows it is complete.
@@ -153,20 +196,24 @@ class ChannelWriter(End):
             ChannelBrokenError: The other side, or the engine, is gone.
             ChannelAbortedError: Another thread was writing: the stream is cut.
         """
+        if self._in_other_process():
+            self._closed = True
+            return
         with self._state_lock:
             if self._closed:
                 return
             self._closed = True
             busy = self._writing > 0
-        if self._in_other_process():
-            return
         try:
             if self._connection is None and self._handed_out:
                 return
             if busy:
                 self._fail(ChannelAbortedError("close() was called while another thread was writing"))
             self._raise_failure()
-            self._finish(Deadline(self.close_timeout, silence=True))
+            try:
+                self._finish(Deadline(self.close_timeout, silence=True))
+            except ChannelBrokenError as exc:
+                raise self._explained(exc) from exc.__cause__
         finally:
             if self._connection is not None:
                 self._connection.drop(ChannelAbortedError("closed"))
@@ -178,12 +225,13 @@ class ChannelWriter(End):
         Sends the opening mark if nothing was written yet (connecting for that in the background), so that the
         reader sees a cut stream, not silence.
         """
+        if self._in_other_process():
+            self._closed = True
+            return
         with self._state_lock:
             if self._closed and (self._connection is None or self._connection.error is not None):
                 return
             self._closed = True
-        if self._in_other_process():
-            return
         error = ChannelAbortedError("the stream was aborted")
         unused = self._connection is None
         self._fail(error)
@@ -192,13 +240,6 @@ class ChannelWriter(End):
         self._owner.end_is_over(self)
 
     # --- inside ----------------------------------------------------------------------------------------
-
-    def _in_other_process(self) -> bool:
-        try:
-            self._check_process()
-        except Exception:
-            return True
-        return False
 
     def _enter(self) -> None:
         self._check_process()
@@ -211,9 +252,9 @@ class ChannelWriter(End):
         with self._state_lock:
             self._writing -= 1
 
-    def _send(self, opcode: int, view: memoryview) -> None:
+    def _send(self, opcode: int, view: memoryview, timeout: Optional[float]) -> None:
         connection = self._connected(self._ending)
-        deadline = Deadline(self._timeout, silence=True)
+        deadline = Deadline(timeout, silence=True)
         sending = False  # whether something of this call may have left
         sent = False  # whether a whole frame of it has
         try:
@@ -222,11 +263,16 @@ class ChannelWriter(End):
                 self._raise_failure()
                 for start in range(0, len(view) or 1, frames.MAX_FRAME):
                     frame = self._framed(opcode, view[start : start + frames.MAX_FRAME])
-                    sending = True
-                    connection.send(frame, deadline, stalled=self._stalled)
+                    sending, opened = True, self._opened
+                    # Before the mark leaves: a second one, sent by an abort, would be taken for the end mark.
+                    self._opened = opened or opcode == frames.BINARY
+                    try:
+                        connection.send(frame, deadline, stalled=self._stalled)
+                    except TimeoutError:
+                        if connection.error is None:
+                            self._opened = opened  # nothing has left
+                        raise
                     sent = True
-                    if opcode == frames.BINARY:
-                        self._opened = True
                 self._sent += len(view) if opcode == frames.BINARY else 0
             finally:
                 connection.give_turn_back()
@@ -249,7 +295,7 @@ class ChannelWriter(End):
     def _broken(self, connection: Connection, exc: BaseException, undisturbed: bool) -> NoReturn:
         """Note what a failed write means for the stream, and raise it."""
         if connection.error is not None and not isinstance(exc, (TimeoutError, KeyboardInterrupt)):
-            self._fail(as_channel_error(connection.error, "the stream broke"))
+            self._fail(self._explained(as_channel_error(connection.error, "the stream broke")))
         elif not undisturbed:
             self._fail(
                 ChannelAbortedError(
@@ -328,13 +374,17 @@ class ChannelWriter(End):
 
     def _announce_abort(self) -> None:
         """On a thread of the worker's: connect only to show the reader a stream that was cut."""
-        try:
-            connection = self._owner.connect_end(self._ref, self._ending, self)
-        except Exception:
-            _log.debug("an aborted stream could not be announced", exc_info=True)
-            return
-        connection.start()
-        connection.drop(ChannelAbortedError("the stream was aborted"), last=_opening_mark())
+        with self._connect_lock:
+            if self._connection is not None:
+                return  # whoever was connecting meanwhile has shown it
+            try:
+                self._connection = connection = self._owner.connect_end(self._ref, self._ending, self)
+            except Exception:
+                _log.debug("an aborted stream could not be announced", exc_info=True)
+                return
+            connection.start()
+            connection.drop(ChannelAbortedError("the stream was aborted"), last=_opening_mark)
+            self._owner.end_is_over(self)
 
     def _last_words(self) -> bytes:
         return b"" if self._opened else _opening_mark()
@@ -355,7 +405,7 @@ class _Ending:
     def buffer(self) -> bytearray:
         return self._buffer
 
-    def received(self, pieces: list[frames.Piece], size: int) -> bool:
+    def received(self, pieces: list[frames.Piece], size: int, more: bool) -> bool:
         return True  # the engine sends no data on this end; ignore it
 
     def ended(self, error: Optional[BaseException], close: Optional[frames.CloseReason]) -> None:
@@ -368,12 +418,3 @@ _CURE = "Nobody may be reading: start the reading function first, with submit() 
 
 def _opening_mark() -> bytes:
     return b"".join(frames.encode_frame(frames.BINARY) for _ in range(OPENING))
-
-
-def _as_bytes(data: Any) -> memoryview:
-    if isinstance(data, str):
-        raise TypeError("a bytes-like object is required, not 'str'; use makefile('w') for text")
-    view = memoryview(data)
-    if not view.c_contiguous:
-        raise BufferError("a contiguous buffer is required; copy it first, for instance with bytes(data)")
-    return view if view.ndim == 1 and view.format == "B" else view.cast("B")

@@ -54,8 +54,13 @@ class Receiver(Protocol):
     def buffer(self) -> bytearray:
         """Return where to receive the next bytes."""
 
-    def received(self, pieces: list[frames.Piece], size: int) -> bool:
+    def received(self, pieces: list[frames.Piece], size: int, more: bool) -> bool:
         """Take data pieces, views of the first ``size`` bytes of the last buffer.
+
+        Args:
+            pieces: Parts of data messages.
+            size: How much of the buffer was received.
+            more: Whether the buffer holds more pieces, which are still to come.
 
         Returns:
             Whether to go on; ``False`` pauses the connection until :meth:`Connection.resume`.
@@ -105,7 +110,7 @@ class Connection:
 
     def start(self) -> None:
         """Begin to receive. Any thread; does not block."""
-        self._loop.call_soon(self._watch)
+        self._loop.call_soon(self._begin)
 
     # --- any thread ------------------------------------------------------------------------------------
 
@@ -124,21 +129,29 @@ class Connection:
         """What the connection is called in messages."""
         return self._label
 
-    def drop(self, error: BaseException, *, last: bytes = b"", reset: bool = False) -> None:
+    def drop(self, error: BaseException, *, last: Optional[Callable[[], bytes]] = None, reset: bool = False) -> None:
         """End the connection without a goodbye; blocked senders wake up with ``error``.
 
         Any thread, finalizers too: takes no lock, never blocks.
 
         Args:
             error: The reason, unless there was one before.
-            last: Frames to send before, if that is possible without waiting.
+            last: Returns frames to send before, if that is possible without waiting. Called with the turn, or not
+                at all when another sender has it: what it is about to send decides what these must be.
             reset: End with RST: the peer notices at once, and what is under way in either direction is lost.
         """
 
         def end() -> None:
             self._reset = reset
-            if last:
-                self.send_soon(last)
+            if last is not None and self._error is None and self._turn.acquire(blocking=False):
+                try:
+                    words = last()
+                    if words:
+                        self._outbox.append(words)
+                        self._flush_outbox()
+                    self._set_error(error)  # before the turn is free: nothing may follow
+                finally:
+                    self._turn.release()
             self.on_broken(error)
 
         self._loop.call_soon(end)
@@ -211,7 +224,12 @@ class Connection:
             # Look again: the reader thread may have found the turn taken just before it was given back.
             if not self._outbox or not self._turn.acquire(blocking=False):
                 return
-            if not self._flush_outbox():
+            try:
+                flushed = self._flush_outbox()
+            except BaseException:
+                self._turn.release()
+                raise
+            if not flushed:
                 self._turn.release()
                 self._loop.call_soon(self._wait_to_flush)
                 return
@@ -337,6 +355,11 @@ class Connection:
         # Else the owner of the turn sends the outbox first thing.
         self._watch()
 
+    def _begin(self) -> None:
+        self._watch()
+        # The bytes behind the handshake may have come in its last TLS record: the selector cannot see them.
+        self._read_or_break()
+
     def _watch(self) -> None:
         if self._closed:
             return
@@ -350,11 +373,14 @@ class Connection:
         if self._paused and not self._ended:
             self._paused = False
             # OpenSSL may hold bytes that the selector cannot see: read before waiting.
-            try:
-                self.on_readable()
-            except Exception as exc:
-                self.on_broken(exc)
+            self._read_or_break()
             self._watch()
+
+    def _read_or_break(self) -> None:
+        try:
+            self.on_readable()
+        except Exception as exc:
+            self.on_broken(exc)
 
     def _after_failed_send(self) -> None:
         """Read what the peer had to say before it went: often the reason."""
@@ -366,12 +392,22 @@ class Connection:
     def on_readable(self) -> None:
         """Receive once, as much as the receiver's buffer takes."""
         self._receive()
+        # A full buffer may have left the rest of a TLS record inside OpenSSL: no more than that is read now.
+        while self._inside_openssl() and self._receive(self._inside_openssl()):
+            pass
 
-    def _receive(self) -> bool:
+    def _inside_openssl(self) -> int:
+        """How many bytes the selector cannot see."""
+        if self._tls_lock is None or self._ended or self._paused:
+            return 0
+        with self._tls_lock:
+            return int(self._sock.pending())  # type: ignore[attr-defined]
+
+    def _receive(self, at_most: Optional[int] = None) -> bool:
         if self._ended or self._paused:
             return False
         buffer = self._receiver.buffer()
-        size, over, failure = self._fill(buffer)
+        size, over, failure = self._fill(memoryview(buffer)[:at_most])
         if size:
             self.last_received = time.monotonic()
             self._handle(memoryview(buffer)[:size], size)
@@ -381,14 +417,13 @@ class Connection:
             self._end(EngineConnectionError(f"{self._label} ended without a Close"))
         return size > 0
 
-    def _fill(self, buffer: bytearray) -> tuple[int, bool, Optional[OSError]]:
+    def _fill(self, view: memoryview) -> tuple[int, bool, Optional[OSError]]:
         """Receive; returns the size, whether the stream is over, and the error that ended it."""
         size = 0
         try:
             if self._tls_lock is None:
-                size = self._sock.recv_into(buffer)
+                size = self._sock.recv_into(view)
                 return size, size == 0, None
-            view = memoryview(buffer)
             while size < len(view):
                 # A TLS read gives one record; what OpenSSL still holds must not wait for the selector.
                 with self._tls_lock:
@@ -407,9 +442,9 @@ class Connection:
         while position < size and not self._ended:
             pieces, used = self._parser.feed(view[position:] if position else view)
             position += used
-            self._handle_pieces(pieces, size)
+            self._handle_pieces(pieces, size, position < size)
 
-    def _handle_pieces(self, pieces: list[frames.Piece], size: int) -> None:
+    def _handle_pieces(self, pieces: list[frames.Piece], size: int, more: bool) -> None:
         data = pieces
         if any(piece.opcode > frames.BINARY for piece in pieces):
             data = [piece for piece in pieces if piece.opcode <= frames.BINARY]
@@ -418,7 +453,7 @@ class Connection:
                     self.send_soon(frames.encode_frame(frames.PONG, piece.payload))
         if data:
             try:
-                go_on = self._receiver.received(data, size)
+                go_on = self._receiver.received(data, size, more)
             except frames.FrameError as exc:
                 self._refuse(exc)
                 return

@@ -107,13 +107,13 @@ class Inbox:
             self._window = bytearray(self._window_size)
         return self._window
 
-    def received(self, pieces: list[frames.Piece], size: int) -> bool:
+    def received(self, pieces: list[frames.Piece], size: int, more: bool) -> bool:
         """Queue what was read; ``False`` when the consumer is behind."""
         window = self._window
         assert window is not None
-        # A small read is copied: a few bytes must not keep a whole window busy. So is a part of a read
-        # that was cut into many pieces, for the window is still needed for its other parts.
-        many = len(pieces) >= frames.MAX_PIECES
+        # A small read is copied: a few bytes must not keep a whole window busy. So is a read that was cut
+        # into many pieces; while more of them are to come, the window is still needed.
+        many = more or len(pieces) >= frames.MAX_PIECES
         keep = size >= len(window) // 4 and not many
         items: list[Union[memoryview, str]] = []
         count = 0

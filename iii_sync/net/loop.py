@@ -32,6 +32,9 @@ _log = logging.getLogger("iii_sync.io")
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
+#: The longest wait of the selector, in seconds; it counts milliseconds in 32 bits.
+_LONGEST_WAIT = 3600.0
+
 
 class Watched(Protocol):
     """What the loop calls about a socket. Called on the loop's thread; must not block."""
@@ -101,11 +104,15 @@ class Loop:
             return
         # The flag is set before the byte is sent and cleared before the calls are made: a call appended in
         # between is either seen by that round or sends a byte of its own.
-        self._awake = True
         try:
+            self._awake = True
             self._wake_out.send(b"\0")
         except OSError:
             pass  # full: it will wake anyway; closed: the loop has ended
+        except BaseException:
+            # Ctrl-C: perhaps no byte is under way, and with the flag set nobody would ever send one.
+            self._awake = False
+            raise
 
     def call_later(self, delay: float, function: Callable[[], None]) -> Timer:
         """Have ``function`` called on the loop's thread in ``delay`` seconds. Any thread; never blocks."""
@@ -170,7 +177,7 @@ class Loop:
     def _turn(self, at_most: Optional[float] = None) -> None:
         timeout = at_most
         if at_most is None and self._timers:
-            timeout = max(0.0, self._timers[0][0] - time.monotonic())
+            timeout = min(max(0.0, self._timers[0][0] - time.monotonic()), _LONGEST_WAIT)
         for key, events in self._selector.select(timeout):
             owner = key.data
             if owner is None:

@@ -10,6 +10,9 @@ from typing import Optional
 
 __all__ = ["Deadline", "wait_for_socket"]
 
+#: The longest single wait, in seconds: ``poll`` counts milliseconds in 32 bits.
+_LONGEST_WAIT = 86_400.0
+
 
 class Deadline:
     """``timeout`` seconds from now; ``None`` never ends.
@@ -46,8 +49,12 @@ class Deadline:
 def wait_for_socket(sock: socket.socket, timeout: Optional[float], *, write: bool) -> bool:
     """Wait until ``sock`` can be written (or read), or was shut down; ``False`` when ``timeout`` passed first.
 
+    A wait ends after a day at the latest: look at the deadline, and wait again.
+
     Uses ``poll``: ``select`` cannot look at descriptors above 1,023.
     """
+    if timeout is not None:
+        timeout = min(timeout, _LONGEST_WAIT)
     if hasattr(select, "poll"):
         poller = select.poll()
         poller.register(sock, select.POLLOUT if write else select.POLLIN)

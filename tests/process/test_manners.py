@@ -170,6 +170,57 @@ assert c.reader.read() == b'after' and c.reader.complete
     )
 
 
+def test_a_forked_child_closes_its_copies_whatever_the_parents_threads_hold(engine_url: str) -> None:
+    """A lock that was held during the fork is never given back in the child."""
+    run(
+        """
+import os, sys, threading, warnings
+from iii_sync import register_worker
+warnings.simplefilter('ignore', DeprecationWarning)
+with register_worker(sys.argv[1]) as w:
+    c = w.create_channel()
+    f = w.register_function('f-' + w.worker_id, lambda d: d)
+    locks = [c.writer._state_lock, c.reader._state_lock, w._lock]
+    held, free = threading.Event(), threading.Event()
+    def hold():
+        for lock in locks: lock.acquire()
+        held.set()
+        free.wait(20)
+        for lock in locks: lock.release()
+    t = threading.Thread(target=hold); t.start()
+    held.wait(20)
+    pid = os.fork()
+    if not pid:
+        c.reader.close(); c.writer.abort(); c.writer.close(); f.unregister(); w.shutdown()
+        os._exit(0)
+    free.set()
+    t.join()
+    import time
+    end = time.monotonic() + 10
+    while time.monotonic() < end and os.waitpid(pid, os.WNOHANG) == (0, 0): time.sleep(0.01)
+    assert time.monotonic() < end, os.kill(pid, 9)
+    c.writer.close()
+    c.reader.read()
+""",
+        engine_url,
+    )
+
+
+def test_a_shutdown_behind_the_end_of_the_process_does_not_wait(engine_url: str) -> None:
+    """An atexit function from before the import runs last of all."""
+    started = time.monotonic()
+    run(
+        """
+import atexit, sys
+atexit.register(lambda: w.shutdown())
+from iii_sync import register_worker
+w = register_worker(sys.argv[1], shutdown_timeout=20)
+""",
+        engine_url,
+    )
+    assert time.monotonic() - started < 10
+
+
 def test_a_child_that_outlives_its_parent_does_not_hold_the_parents_streams_open(engine_url: str) -> None:
     """The engine sees the end of a killed parent although a forked child lives on."""
     run(
