@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import logging
+import threading
 import traceback
 from collections.abc import Mapping
 from typing import Any, Callable, Optional
 
-from .errors import ConfigurationError, InvocationError
+from .channels.ends import AnyEnd, Ends
+from .errors import ConfigurationError, InvocationError, PayloadTooLargeError
+from .pool import HandlerPool
 from .wire import messages
 
-__all__ = ["Function", "FunctionRef", "check_function_id", "error_body"]
+__all__ = ["Function", "FunctionRef", "Functions", "check_function_id"]
+
+_log = logging.getLogger("iii_sync.worker")
 
 Handler = Callable[..., Any]
 
@@ -95,7 +101,104 @@ def _has_metadata_parameter(handler: Handler) -> bool:
     return list(parameters).index("metadata") > 0 or parameter.kind is inspect.Parameter.KEYWORD_ONLY
 
 
-def error_body(exc: BaseException) -> dict[str, str]:
+class Functions:
+    """The registered functions of one worker, and the calls of them that come in.
+
+    Args:
+        pool: The threads that handlers run on.
+        ends: Makes the channel ends in payloads.
+
+    Attributes:
+        closed: Whether calls are refused because the worker is shutting down.
+    """
+
+    def __init__(self, pool: HandlerPool, ends: Ends) -> None:
+        self._pool = pool
+        self._ends = ends
+        self._lock = threading.Lock()  # guards changes of the table
+        self._table: dict[str, Function] = {}
+        self.closed = False
+
+    def add(self, function: Function) -> None:
+        """Take a function in.
+
+        Raises:
+            ConfigurationError: Its id is there already: the engine would silently replace it.
+        """
+        with self._lock:
+            if function.function_id in self._table:
+                raise ConfigurationError(
+                    f"function id {function.function_id!r} is registered by this worker already; unregister it first"
+                )
+            self._table[function.function_id] = function
+
+    def remove(self, function: Function) -> bool:
+        """Take a function out; ``False`` when it is not there, or another one under its id."""
+        with self._lock:
+            if self._table.get(function.function_id) is not function:
+                return False
+            del self._table[function.function_id]
+            return True
+
+    def registrations(self) -> list[messages.Message]:
+        """The messages that register everything. Any thread."""
+        return [function.registration for function in list(self._table.values())]
+
+    def invoked(
+        self,
+        message: messages.Message,
+        answer: Callable[[messages.Message], None],
+        answer_soon: Callable[[messages.Message], None],
+    ) -> None:
+        """Have a call carried out. On the reader thread.
+
+        Args:
+            message: The call.
+            answer: Sends its result; may block, and raises ``PayloadTooLargeError``.
+            answer_soon: Sends a refusal without blocking.
+        """
+        function_id = message["function_id"]
+        function = self._table.get(function_id)
+        if function is None:
+            code, text = "function_not_found", f"Function {function_id} is not registered by this worker"
+        elif self.closed:
+            code, text = "SHUTDOWN", "the worker is shutting down"
+        else:
+            found = function
+            if self._pool.try_run(lambda: self._handle(found, message, answer)):
+                return
+            code = "overloaded"
+            text = f"the worker runs {self._pool.threads} handlers and takes no more now; try again later"
+            _log.warning("%s refused: %s", function_id, text)
+        error = {"code": code, "message": text}
+        answer_soon(messages.invocation_result(message["invocation_id"], function_id, error=error))
+
+    def _handle(
+        self, function: Function, message: messages.Message, answer: Callable[[messages.Message], None]
+    ) -> None:
+        """Run a handler and answer. On a handler thread."""
+        invocation_id, function_id = message["invocation_id"], function.function_id
+        error: Optional[dict[str, str]] = None
+        result: Any = None
+        ends: dict[tuple[str, str], AnyEnd] = {}
+        try:
+            data = self._ends.live(message.get("data"), ends)
+            result = self._ends.plain(function.run(data, message.get("metadata")), "result")[0]
+        except BaseException as exc:
+            _log.debug("the handler of %s failed", function_id, exc_info=True)
+            error = _error_body(exc)
+        try:
+            answer(messages.invocation_result(invocation_id, function_id, result=result, error=error))
+        except PayloadTooLargeError as exc:
+            answer(messages.invocation_result(invocation_id, function_id, error=_error_body(exc)))
+        if error is not None:
+            # As if each end had been in a with block. Unused ones may have gone to somebody else as well.
+            for end in ends.values():
+                if not end._is_idle():
+                    end.abort()
+
+
+def _error_body(exc: BaseException) -> dict[str, str]:
     """Return the ``error`` object that tells a caller of ``exc`` (PROTOCOL 3.5)."""
     trace = "".join(traceback.format_exception(type(exc), exc, exc.__traceback__))
     if isinstance(exc, InvocationError):

@@ -20,6 +20,7 @@ import random
 import threading
 import time
 import uuid
+from collections import deque
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Callable, Optional, Protocol
@@ -164,6 +165,8 @@ class Session:
         self._closing = threading.Event()
         self._reconnecting = False
         self._failures = 0  # since the last stable link
+        self._news: deque[tuple[ConnectionState, list[Callable[[ConnectionState], object]]]] = deque()
+        self._telling = False
         self._listeners: list[Callable[[ConnectionState], object]] = []
         self._ping: Optional[Timer] = None
         self._unique = uuid.uuid4().hex[:6]  # several workers of one process need several names
@@ -693,9 +696,25 @@ class Session:
             if self._state == state or (self._closing.is_set() and state != "disconnected"):
                 return
             self._state = state
-            listeners = list(self._listeners)
-        for listener in listeners:
-            self._handlers.run_soon(lambda listener=listener: listener(state))  # type: ignore[misc]
+            self._news.append((state, list(self._listeners)))
+            if self._telling:
+                return  # whoever is telling tells this too, in its order
+            self._telling = True
+        self._handlers.run_soon(self._tell)
+
+    def _tell(self) -> None:
+        """Call the listeners, state by state. On a handler thread."""
+        while True:
+            with self._lock:
+                if not self._news:
+                    self._telling = False
+                    return
+                state, listeners = self._news.popleft()
+            for listener in listeners:
+                try:
+                    listener(state)
+                except Exception:
+                    _log.exception("a connection state listener failed")
 
 
 def _rejection(message: messages.Message) -> RegistrationRejectedError:

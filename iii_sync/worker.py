@@ -16,24 +16,21 @@ import logging
 import os
 import threading
 import time
-import uuid
-import weakref
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Callable, Literal, Optional, TypeVar, Union, overload
 
 from typing_extensions import Self, TypedDict, Unpack
 
-from .calls import Call, PassedRef
+from .calls import Call
 from .channels import (
     Channel,
     ChannelReader,
     ChannelWriter,
     StreamChannelRef,
-    extract_channel_refs,
     is_channel_ref,
 )
-from .channels.end import End
+from .channels.ends import Ends
 from .channels.files import is_binary
 from .channels.opened import (
     FunctionReader,
@@ -43,31 +40,23 @@ from .channels.opened import (
     open_reader,
     open_writer,
 )
-from .channels.refs import READ, WRITE, as_ref, live
+from .channels.refs import as_ref
 from .errors import (
     CallTimeout,
     ChannelAbortedError,
-    ChannelNotFoundError,
-    ChannelUsedError,
     ConfigurationError,
     ForkedWorkerError,
-    FunctionNotFoundError,
-    HandshakeRejectedError,
-    IIISyncError,
     InvalidPayloadError,
-    OverloadedError,
-    PayloadTooLargeError,
-    PermissionDeniedError,
     WorkerClosedError,
     fresh,
 )
-from .functions import Function, FunctionRef, check_function_id, error_body
-from .net.connect import Address, Route, connect
-from .net.connection import Connection, Receiver
+from .functions import Function, FunctionRef, Functions, check_function_id
+from .net.connect import Address
 from .net.loop import Loop
 from .net.waiting import Deadline
 from .options import InitOptions, OptionArguments, address_from_environment, from_environment
 from .pool import HandlerPool
+from .request import DEFAULT_TIMEOUT, Request, Suspicion, prepare
 from .session import ConnectionState, Link, Session
 from .wire import messages
 
@@ -82,9 +71,6 @@ _SEND_TIMEOUT = 30.0
 
 #: After how many seconds a call is suspected to wait for a channel end that its own caller has not touched.
 _SUSPICIOUS = 5.0
-
-#: How many used ends are remembered, so that using one again is an error here and not an empty stream.
-_REMEMBERED_ENDS = 10_000
 
 _numbers = itertools.count(1)
 
@@ -173,14 +159,10 @@ class Worker:
         self._loop = Loop(f"iii-io-{number}")
         self._pool = HandlerPool(f"iii-handler-{number}", options.max_handlers)
         self._session = Session(address, options, self._loop, self)
-        self._lock = threading.Lock()  # guards the tables below; held for their changes only
-        self._functions: dict[str, Function] = {}
-        # The ends of the channels made here, while somebody holds them.
-        self._own_ends: weakref.WeakValueDictionary[tuple[str, str], End] = weakref.WeakValueDictionary()
-        self._open_ends: weakref.WeakSet[End] = weakref.WeakSet()
-        self._used_ends: dict[tuple[str, str], None] = {}  # in the order of use
+        self._ends = Ends(address, options, self._loop, self._pool.run_soon)
+        self._functions = Functions(self._pool, self._ends)
+        self._lock = threading.Lock()  # guards _ending: one thread ends the worker
         self._ending = False
-        self._ends_refused = False  # no end may be connected any more; under _lock
         self._ended = threading.Event()
         self._stop_waiting = threading.Event()  # ended, or given up
         _workers.add(self)
@@ -192,7 +174,7 @@ class Worker:
         request: Union[str, Mapping[str, Any]],
         payload: Any = None,
         *,
-        timeout: Optional[float] = -1,
+        timeout: Optional[float] = DEFAULT_TIMEOUT,
         action: Optional[Mapping[str, Any]] = None,
         namespace: Optional[str] = None,
         metadata: Any = None,
@@ -219,7 +201,7 @@ class Worker:
             ConnectionLostError: No connection, or it broke; ``may_have_run`` says whether to be careful.
         """
         prepared = self._prepare(request, payload, timeout, action, namespace, metadata)
-        seconds = self._options.invocation_timeout if prepared.timeout == -1 else prepared.timeout
+        seconds = self._options.invocation_timeout if prepared.timeout == DEFAULT_TIMEOUT else prepared.timeout
         deadline = Deadline(seconds)
         call = self._send(prepared, deadline)
         if call is None:
@@ -258,8 +240,9 @@ class Worker:
         Args:
             timeout: Seconds after which the call fails with ``CallTimeout``. Default: never.
         """
-        prepared = self._prepare(request, payload, -1 if timeout is None else timeout, action, namespace, metadata)
-        seconds = None if prepared.timeout == -1 else prepared.timeout
+        given = DEFAULT_TIMEOUT if timeout is None else timeout
+        prepared = self._prepare(request, payload, given, action, namespace, metadata)
+        seconds = None if prepared.timeout == DEFAULT_TIMEOUT else prepared.timeout
         call = self._send(prepared, Deadline(_SEND_TIMEOUT if seconds is None else seconds))
         if call is None:
             call = Call(prepared.function_id, None, forget=_nothing, run_callback=self.run_soon, refs=[])
@@ -313,12 +296,7 @@ class Worker:
         except messages.InvalidValue as exc:
             raise InvalidPayloadError(str(exc)) from None
         function = Function(function_id, handler, registration)
-        with self._lock:
-            if function_id in self._functions:
-                raise ConfigurationError(
-                    f"function id {function_id!r} is registered by this worker already; unregister it first"
-                )
-            self._functions[function_id] = function
+        self._functions.add(function)
         try:
             self._session.register(registration)
         except BaseException:
@@ -338,11 +316,7 @@ class Worker:
     def _unregister(self, function: Function) -> None:
         if os.getpid() != self._pid:
             return
-        with self._lock:
-            if self._functions.get(function.function_id) is not function:
-                return
-            del self._functions[function.function_id]
-        if not self._ending:
+        if self._functions.remove(function) and not self._ending:
             self._session.unregister(messages.unregister_function(function.function_id))
 
     # --- channels --------------------------------------------------------------------------------------
@@ -362,12 +336,7 @@ class Worker:
         ):
             raise ConfigurationError(f"buffer_size={buffer_size!r} must be an integer from 1 to 1024 (messages)")
         made = self.trigger("engine::channels::create", {} if buffer_size is None else {"buffer_size": buffer_size})
-        writer_ref, reader_ref = as_ref(made["writer"]), as_ref(made["reader"])
-        channel = Channel(self._writer(writer_ref, marks), self._reader(reader_ref), writer_ref, reader_ref)
-        with self._lock:
-            self._own_ends[channel.channel_id, READ] = channel.reader
-            self._own_ends[channel.channel_id, WRITE] = channel.writer
-        return channel
+        return self._ends.channel(made, marks)
 
     def open_ref(
         self,
@@ -391,7 +360,7 @@ class Worker:
         if not is_channel_ref(ref):
             raise ConfigurationError("not a channel reference: it needs channel_id, access_key, and direction")
         found = as_ref(ref)
-        end = self._reader(found) if found.direction == READ else self._writer(found, marks)
+        end = self._ends.end(found, marks)
         if timeout is not None:
             end.timeout = timeout
         return end
@@ -480,18 +449,6 @@ class Worker:
             return open_writer(channel.writer, call, binary, buffering, **text)
         return open_reader(channel.reader, call, binary, self._loop.call_later, **text)
 
-    def _reader(self, ref: StreamChannelRef) -> ChannelReader:
-        return ChannelReader(self, ref, timeout=self._options.channel_timeout)
-
-    def _writer(self, ref: StreamChannelRef, marks: Optional[bool] = None) -> ChannelWriter:
-        return ChannelWriter(
-            self,
-            ref,
-            timeout=self._options.channel_timeout,
-            close_timeout=self._options.close_timeout,
-            marks=self._options.marks if marks is None else marks,
-        )
-
     # --- life ------------------------------------------------------------------------------------------
 
     @property
@@ -569,6 +526,7 @@ class Worker:
     def _end(self, timeout: float) -> None:
         with self._lock:
             first, self._ending = not self._ending, True
+        self._functions.closed = True
         if not first:
             self._ended.wait(timeout)
             return
@@ -577,12 +535,7 @@ class Worker:
             # Handlers come first, for they may still answer; what blocks them for good is their channels.
             if not self._pool.drain(timeout / 2):
                 _log.info("handlers are still running after %.3g s; their channels are dropped", timeout / 2)
-            error = ChannelAbortedError("the worker was shut down")
-            with self._lock:
-                self._ends_refused = True
-                ends = list(self._open_ends)
-            for end in ends:
-                end._fail(error)
+            self._ends.fail_all(ChannelAbortedError("the worker was shut down"))
             self._pool.drain((deadline.remaining() or 0) / 2)
             self._session.close(min(1.0, deadline.remaining() or 0))
             self._pool.stop()
@@ -593,64 +546,15 @@ class Worker:
             self._ended.set()
             self._stop_waiting.set()
 
-    # --- for the session and the channel ends ------------------------------------------------------------
+    # --- for the session -------------------------------------------------------------------------------
 
     def invoked(self, link: Link, message: messages.Message) -> None:
         """A call of one of our functions has come in. On the reader thread."""
-        invocation_id, function_id = message["invocation_id"], message["function_id"]
-        function = self._functions.get(function_id)
-        error: dict[str, str]
-        if function is None:
-            error = {
-                "code": "function_not_found",
-                "message": f"Function {function_id} is not registered by this worker",
-            }
-        elif self._ending:
-            error = {"code": "SHUTDOWN", "message": "the worker is shutting down"}
-        else:
-            handled = function
-            if self._pool.try_run(lambda: self._handle(link, handled, message)):
-                return
-            error = {
-                "code": "overloaded",
-                "message": f"the worker runs {self._pool.threads} handlers and takes no more now; try again later",
-            }
-            _log.warning("%s refused: %s", function_id, error["message"])
-        link.send_soon(messages.invocation_result(invocation_id, function_id, error=error))
-
-    def _handle(self, link: Link, function: Function, message: messages.Message) -> None:
-        """Run a handler and answer. On a handler thread."""
-        invocation_id, function_id = message["invocation_id"], function.function_id
-        error: Optional[dict[str, str]] = None
-        result: Any = None
-        ends: dict[tuple[str, str], Union[ChannelReader, ChannelWriter]] = {}
-        try:
-            data = self._live(message.get("data"), ends)
-            result = self._plain(function.run(data, message.get("metadata")), "result")[0]
-        except BaseException as exc:
-            if not isinstance(exc, IIISyncError):
-                _log.debug("the handler of %s failed", function_id, exc_info=True)
-            error = error_body(exc)
-        answer = messages.invocation_result(invocation_id, function_id, result=result, error=error)
-        try:
-            self._session.answer(link, answer)
-        except PayloadTooLargeError as exc:
-            self._session.answer(link, messages.invocation_result(invocation_id, function_id, error=error_body(exc)))
-        if error is not None:
-            # As if each end had been in a with block. Unused ones may have gone to somebody else as well.
-            for end in ends.values():
-                if not end._is_idle():
-                    end.abort()
+        self._functions.invoked(message, lambda answer: self._session.answer(link, answer), link.send_soon)
 
     def call_failed(self, call: Call, error: BaseException) -> None:
-        """Wake the local ends that wait for the other side of what the call carried. On the reader thread."""
-        refused = isinstance(error, (FunctionNotFoundError, PermissionDeniedError, OverloadedError))
-        for ref in call.refs:
-            if refused:
-                self._take_back([ref])
-            other = self._other_end(ref)
-            if other is not None:
-                other._peer_failed(error)
+        """A call ended with an error. On the reader thread."""
+        self._ends.call_failed(call, error)
 
     def gave_up(self) -> None:
         """There will be no connection any more."""
@@ -658,102 +562,13 @@ class Worker:
 
     def registrations(self) -> list[messages.Message]:
         """Everything to be registered again after a reconnect."""
-        return [function.registration for function in list(self._functions.values())]
+        return self._functions.registrations()
 
     def run_soon(self, function: Callable[[], None]) -> None:
         """Run a callback on a handler thread."""
         self._pool.run_soon(function)
 
-    def connect_end(self, ref: StreamChannelRef, receiver: Receiver, end: End) -> Connection:
-        """Connect the end that ``ref`` names; blocks at most ``connect_timeout``."""
-        self._check_process()
-        key = (ref.channel_id, ref.direction)
-        with self._lock:
-            if self._ends_refused:
-                raise WorkerClosedError("the worker was shut down")
-            if key in self._used_ends:
-                raise ChannelUsedError(
-                    f"the {ref.direction} end of channel {ref.channel_id} was connected before; an end can be "
-                    "connected once in its life: make a new channel"
-                )
-            self._used_ends[key] = None  # from now on, so that of two at the same time one is refused
-            while len(self._used_ends) > _REMEMBERED_ENDS:
-                del self._used_ends[next(iter(self._used_ends))]
-        try:
-            return self._connect_end(ref, receiver, end)
-        except BaseException:
-            with self._lock:
-                self._used_ends.pop(key, None)
-            raise
-
-    def _connect_end(self, ref: StreamChannelRef, receiver: Receiver, end: End) -> Connection:
-        options = self._options
-        address = self._session.address
-        route = Route(options.all_headers(), options.ssl_context, options.proxy)
-        url = address.channel(ref.channel_id, ref.access_key, ref.direction)
-        try:
-            sock = connect(address, url, route, options.connect_timeout)
-        except HandshakeRejectedError as exc:
-            if exc.status != 404:
-                raise
-            raise ChannelNotFoundError(
-                f"the engine does not know channel {ref.channel_id}: the reference is wrong, or the end was not "
-                "connected within five minutes"
-            ) from None
-        with self._lock:
-            # Whom shutdown() does not find among the open ends nobody would wake any more.
-            if not self._ends_refused:
-                self._open_ends.add(end)
-                return Connection(sock, self._loop, receiver, f"channel {ref.channel_id}")
-        sock.close()
-        raise WorkerClosedError("the worker was shut down")
-
-    def end_is_over(self, end: End) -> None:
-        """The end is not used any more."""
-        with self._lock:
-            self._open_ends.discard(end)
-
-    # --- payloads --------------------------------------------------------------------------------------
-
-    def _plain(self, value: Any, what: str) -> tuple[Any, list[PassedRef]]:
-        """Return ``value`` as it can travel, and the references in it; those count as handed out."""
-        found: list[PassedRef] = []
-
-        def convert(item: Any) -> Any:
-            if isinstance(item, StreamChannelRef):
-                found.append(PassedRef(item.channel_id, item.direction))
-                return item.model_dump()
-            if isinstance(item, End):
-                plain = item._pass_on()
-                found.append(PassedRef(item.channel_id, item.direction))
-                return plain
-            return NotImplemented
-
-        try:
-            plain = messages.check(value, what, convert)
-        except messages.InvalidValue as exc:
-            self._take_back(found)
-            raise InvalidPayloadError(str(exc)) from None
-        if not found and not _may_hold_refs(plain):
-            return plain, []
-        refs = [PassedRef(ref.channel_id, ref.direction) for _, ref in extract_channel_refs(plain)]
-        return plain, refs
-
-    def _live(self, data: Any, ends: dict[tuple[str, str], Union[ChannelReader, ChannelWriter]]) -> Any:
-        """Return a payload with live ends in the place of references, and without the engine's own key.
-
-        The ends go into ``ends`` too; the same reference twice is the same end.
-        """
-        if isinstance(data, dict):
-            data.pop("_caller_worker_id", None)  # added by the engine (PROTOCOL 3.4)
-
-        def open_end(ref: StreamChannelRef) -> Union[ChannelReader, ChannelWriter]:
-            key = (ref.channel_id, ref.direction)
-            if key not in ends:
-                ends[key] = self.open_ref(ref)
-            return ends[key]
-
-        return live(data, open_end)
+    # --- inside ----------------------------------------------------------------------------------------
 
     def _prepare(
         self,
@@ -763,72 +578,22 @@ class Worker:
         action: Optional[Mapping[str, Any]],
         namespace: Optional[str],
         metadata: Any,
-    ) -> _Prepared:
+    ) -> Request:
         self._check_usable()
-        if isinstance(request, str):
-            function_id = request
-        else:
-            given = _from_dictionary(request)
-            function_id = given["function_id"]
-            payload = given.get("payload", payload)
-            action, namespace = given.get("action", action), given.get("namespace", namespace)
-            metadata = given.get("metadata", metadata)
-            if given.get("timeout_ms") is not None:
-                timeout = given["timeout_ms"] / 1000
-        if not function_id:
-            raise ConfigurationError("the function id is empty; give the id of the function to call")
-        if timeout is not None and timeout != -1 and not (_is_number(timeout) and timeout > 0):
-            raise ConfigurationError(f"timeout={timeout!r} must be a number of seconds above 0, or None for no limit")
-        if namespace is not None and not (isinstance(namespace, str) and namespace.strip()):
-            raise ConfigurationError(f"namespace={namespace!r} is blank: give a name, or leave it out")
-        if namespace is None and not function_id.startswith("engine::"):
-            namespace = self._options.namespace
-        # What carries no references comes first: a refusal then has nothing to take back.
-        message = messages.invoke_function(
-            self._plain(function_id, "function id")[0],
-            None,
-            invocation_id=str(uuid.uuid4()),
-            namespace=namespace,
-            action=None if action is None else self._plain(dict(action), "action")[0],
-        )
-        message["data"], refs = self._plain(payload, "payload")
-        try:
-            extra, more_refs = self._plain(metadata, "metadata")
-        except BaseException:
-            self._take_back(refs)
-            raise
-        if extra is not None:
-            message["metadata"] = extra
-        return _Prepared(function_id, message, refs + more_refs, timeout)
+        own = self._options.namespace
+        return prepare(self._ends, own, request, payload, timeout, action, namespace, metadata)
 
-    def _send(self, prepared: _Prepared, deadline: Deadline) -> Optional[Call]:
-        action = prepared.message.get("action")
-        answered = action is None or action.get("type") != "void"
-        if not answered:
-            del prepared.message["invocation_id"]
+    def _send(self, request: Request, deadline: Deadline) -> Optional[Call]:
         try:
             call = self._session.call(
-                prepared.function_id, prepared.message, prepared.refs, deadline, answered=answered
+                request.function_id, request.message, request.refs, deadline, answered=request.answered
             )
-            for ref in prepared.refs:
-                other = self._other_end(ref)
-                if other is not None:
-                    other._partner = call
-            return call
         except BaseException:
-            self._take_back(prepared.refs)
+            self._ends.take_back(request.refs)
             raise
-
-    def _take_back(self, refs: list[PassedRef]) -> None:
-        """Note that nobody has got these references after all: the ends are ours again."""
-        for ref in refs:
-            end = self._own_ends.get((ref.channel_id, ref.direction))
-            if end is not None:
-                end._handed_out = False
-
-    def _other_end(self, ref: PassedRef) -> Optional[End]:
-        """Our own end of the channel of which the other one was passed on, if somebody still holds it."""
-        return self._own_ends.get((ref.channel_id, WRITE if ref.direction == READ else READ))
+        if call is not None:
+            self._ends.carried_by(call)
+        return call
 
     def _expire(self, call: Call, seconds: float) -> None:
         """Let a submitted call fail when its time is over."""
@@ -846,70 +611,15 @@ class Worker:
         timer = self._loop.call_later(seconds, expire)
         call.add_done_callback(lambda _: timer.cancel())
 
-    def _suspect(self, call: Call) -> Optional[_Suspicion]:
+    def _suspect(self, call: Call) -> Optional[Suspicion]:
         """Watch a call that carries one end of a channel whose other end is here and untouched."""
         for ref in call.refs:
-            end = self._other_end(ref)
+            end = self._ends.other_end(ref)
             if end is not None and end._is_idle():
-                suspicion = _Suspicion(call, end)
+                suspicion = Suspicion(call, end)
                 self._loop.call_later(_SUSPICIOUS, suspicion.say)
                 return suspicion
         return None
-
-
-@dataclasses.dataclass
-class _Prepared:
-    function_id: str
-    message: messages.Message
-    refs: list[PassedRef]
-    timeout: Optional[float]  # -1: the default
-
-
-class _Suspicion:
-    """That a call waits for what its own caller would only do afterwards."""
-
-    def __init__(self, call: Call, end: End) -> None:
-        self._call = call
-        self._end = end
-        verb = "write to" if end.direction == WRITE else "read from"
-        self.text = (
-            f"the function may be waiting for this process to {verb} channel {end.channel_id}: use submit() or "
-            f"open() instead of trigger(), then {verb} it, then take the result"
-        )
-
-    def stands(self) -> bool:
-        return self._end._is_idle()
-
-    def say(self) -> None:
-        if not self._call.done() and self.stands():
-            _log.warning("%s has not answered for %g s; %s", self._call.function_id, _SUSPICIOUS, self.text)
-
-
-_REQUEST_KEYS = {"function_id", "payload", "action", "timeout_ms", "namespace", "metadata"}
-
-
-def _from_dictionary(request: Any) -> Mapping[str, Any]:
-    if not isinstance(request, Mapping):
-        raise TypeError(f"a function id or iii's dictionary is required, not {type(request).__name__}")
-    unknown = set(request) - _REQUEST_KEYS
-    if unknown or not isinstance(request.get("function_id"), str):
-        wrong = f"unknown keys {sorted(map(str, unknown))}" if unknown else "no function_id"
-        raise ConfigurationError(f"the request has {wrong}; it takes {', '.join(sorted(_REQUEST_KEYS))}")
-    timeout_ms = request.get("timeout_ms")
-    if timeout_ms is not None and not (_is_number(timeout_ms) and timeout_ms > 0):
-        raise ConfigurationError(f"timeout_ms={timeout_ms!r} must be a number above 0")
-    return request
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _may_hold_refs(plain: Any) -> bool:
-    """Whether a plain value has anything that could be a reference in it."""
-    if isinstance(plain, dict):
-        return "access_key" in plain or any(map(_may_hold_refs, plain.values()))
-    return isinstance(plain, (list, tuple)) and any(map(_may_hold_refs, plain))
 
 
 def _nothing(_: Call) -> None:
@@ -927,7 +637,7 @@ def _leave_at_exit() -> None:
     """Let handlers finish and say goodbye; what is still blocked then ends with the process, silently."""
     end = time.monotonic() + _EXIT_TIMEOUT
     for worker in list(_workers):
-        worker._ending = True
+        worker._ending = worker._functions.closed = True
         worker._pool.drain(max(0.0, end - time.monotonic() - 0.5))
         worker._session.say_goodbye(max(0.1, end - time.monotonic()))
         worker._ended.set()  # a shutdown() that comes still later has nothing to wait for

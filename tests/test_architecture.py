@@ -15,8 +15,9 @@ LAYERS = [
     ["errors", "_version"],
     ["wire"],
     ["net", "options"],
-    ["calls", "pool", "channels", "functions"],
-    ["session"],
+    ["calls", "pool"],
+    ["channels"],
+    ["functions", "request", "session"],
     ["worker"],
     ["__init__"],
 ]

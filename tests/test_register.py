@@ -388,3 +388,20 @@ def test_reconnects_when_the_engine_drops_the_connection(caplog: pytest.LogCaptu
         assert worker.worker_id == "w-2"
     assert seen[0] == {"type": "reattach", "previous_worker_id": "w-1", "reattach_token": "token"}
     assert seen[1]["function_id"] == "engine::workers::register"
+
+
+def test_listeners_hear_the_states_in_their_order(local_engine_url: str) -> None:
+    """However quickly they follow each other, and although a listener fails."""
+    for _ in range(20):
+        heard: list[str] = []
+        worker = register_worker(local_engine_url)
+        session = worker._session
+        worker.add_connection_state_listener(heard.append)
+        states = ["reconnecting", "connecting"] * 10
+        for state in states:
+            session._set_state(state)
+        worker.shutdown()
+        end = time.monotonic() + 10
+        while len(heard) < len(states) + 1 and time.monotonic() < end:
+            time.sleep(0.001)
+        assert heard == [*states, "disconnected"]

@@ -11,6 +11,8 @@ from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import Any, NoReturn, Optional, Protocol
 
+from typing_extensions import Self
+
 from ..calls import Call
 from ..errors import (
     CallTimeout,
@@ -44,6 +46,9 @@ class Owner(Protocol):
 
     def run_soon(self, function: Any) -> None:
         """Run ``function`` on a thread of the worker's."""
+
+    def is_alone(self, end: End) -> bool:
+        """Whether the other end of the channel is here too, unused, and not handed out."""
 
     def end_is_over(self, end: End) -> None:
         """The end will not be used any more."""
@@ -86,7 +91,7 @@ class End(io.RawIOBase):
             return self._timeout
         if timeout is not None and (not isinstance(timeout, (int, float)) or isinstance(timeout, bool) or timeout < 0):
             raise ValueError(f"timeout={timeout!r} must be a number of seconds, 0 or more, or None for no limit")
-        return timeout
+        return None if timeout is not None and timeout > threading.TIMEOUT_MAX else timeout
 
     @property
     def channel_id(self) -> str:
@@ -117,14 +122,14 @@ class End(io.RawIOBase):
         """Raise ``io.UnsupportedOperation``: there is a socket, but its bytes are frames."""
         self._check_open()
         raise io.UnsupportedOperation(
-            "a channel end has no file descriptor of its own; copy it with shutil.copyfileobj instead"
+            "a channel end has no file descriptor of its own: copy it with shutil.copyfileobj, or read spool()"
         )
 
     def flush(self) -> None:
         """Do nothing: what ``write`` has returned from is on its way."""
         self._check_open()
 
-    def __enter__(self: Any) -> Any:
+    def __enter__(self) -> Self:
         self._check_open()
         return self
 
@@ -272,7 +277,7 @@ def as_bytes(data: Any) -> memoryview:
     if view.ndim == 1 and view.format == "B":
         return view
     # A view with a zero in its shape cannot be cast.
-    return view.cast("B") if view.nbytes else memoryview(b"")
+    return view.cast("B") if view.nbytes else memoryview(bytearray())
 
 
 def as_target(buffer: Any) -> memoryview:

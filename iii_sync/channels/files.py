@@ -8,7 +8,9 @@ writing abort where others close.
 
 from __future__ import annotations
 
+import codecs
 import io
+import operator
 import os
 import warnings
 from types import TracebackType
@@ -133,7 +135,7 @@ class ChannelFileReader(io.BufferedIOBase):
 
     def read(self, size: Optional[int] = -1, /) -> bytes:
         """Like :meth:`.ChannelReader.read`."""
-        if size is not None and size < -1:
+        if size is not None and operator.index(size) < -1:
             raise ValueError("read length must be non-negative or -1")
         return self._guarded(lambda: self._raw.read(size))
 
@@ -264,7 +266,7 @@ class ChannelFileWriter(io.BufferedWriter):
 
         Blocks and raises like :meth:`.ChannelWriter.close`.
         """
-        if self.closed or self._pid != os.getpid():
+        if self.closed or self._in_other_process():
             return
         try:
             self.flush()
@@ -272,6 +274,9 @@ class ChannelFileWriter(io.BufferedWriter):
             self.abort()
             raise
         self.raw.close()
+
+    def _in_other_process(self) -> bool:
+        return self._pid != os.getpid()
 
     def abort(self) -> None:
         """Drop the stream, and what was collected, without marking its end. Any thread; never waits."""
@@ -305,17 +310,33 @@ class ChannelTextWriter(io.TextIOWrapper):
     """A writer as a text file; aborts where :class:`ChannelFileWriter` does."""
 
     buffer: ChannelFileWriter
+    _marked = False
 
     def __init__(
         self, target: ChannelFileWriter, encoding: Optional[str], errors: Optional[str], newline: Optional[str]
     ) -> None:
         # write_through: all that waits, waits in the buffer below, which knows what to do with it.
         super().__init__(target, encoding or "utf-8", errors, newline, write_through=True)
+        if codecs.lookup(self.encoding).name in ("utf-16", "utf-32"):
+            # io writes the mark that readers of these need only into files that can be sought.
+            self.write = self._write_with_mark  # type: ignore[method-assign]
+
+    def _write_with_mark(self, text: str, /) -> int:
+        if not self._marked:
+            self._marked = True
+            super().write("\ufeff")
+        return super().write(text)
 
     @property
     def mode(self) -> str:
         """``"w"``."""
         return "w"
+
+    def close(self) -> None:
+        """Like :meth:`ChannelFileWriter.close`."""
+        # In a forked child flushing would raise. Detached, there is no buffer, and io says so.
+        if self.buffer is None or not self.buffer._in_other_process():
+            super().close()
 
     def abort(self) -> None:
         """Drop the stream without marking its end."""

@@ -83,8 +83,8 @@ class FunctionWriter(ChannelFileWriter):
 
     def abort(self) -> None:
         """Drop the stream without marking its end, and stop waiting for the function. Never waits."""
+        self.call.cancel()  # first: its end must not be taken for a result
         super().abort()
-        self.call.cancel()
 
 
 class FunctionReader(ChannelFileReader):
@@ -112,7 +112,7 @@ class FunctionReader(ChannelFileReader):
         """
         if self.closed:
             return
-        read_to_the_end = self._reader._ended_well()
+        read_to_the_end = self._reader._at_the_end()
         super().close()
         if read_to_the_end:
             self.call.result()
@@ -121,8 +121,8 @@ class FunctionReader(ChannelFileReader):
 
     def abort(self) -> None:
         """Leave, and stop waiting for the function. Never waits."""
+        self.call.cancel()  # first: its end must not be taken for a result
         super().abort()
-        self.call.cancel()
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if kind is None:

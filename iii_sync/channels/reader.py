@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import operator
 import tempfile
 import threading
@@ -18,6 +19,7 @@ from ..errors import (
     ChannelTruncatedError,
     ConcurrencyError,
     EngineConnectionError,
+    IIISyncError,
     ReadTimeout,
     fresh,
 )
@@ -27,6 +29,8 @@ from .files import ChannelFileReader, ChannelTextReader, file_of_reader
 from .refs import StreamChannelRef
 
 __all__ = ["ChannelReader"]
+
+_log = logging.getLogger("iii_sync.channel")
 
 #: What :meth:`ChannelReader.peek` shows at most, unless more is asked for.
 _PEEK = 64 * 1024
@@ -71,6 +75,7 @@ class ChannelReader(End):
         self._items: deque[_Item] = deque()
         self._batches: deque[tuple[Batch, int]] = deque()  # batches behind _items, each with its unread items
         self._at_hand = 0  # bytes in _items
+        self._kept = 0  # batches that were taken from the inbox
         self._position = 0
         self._over = False
         self._wait: Optional[float] = None  # seconds of silence that the current call tolerates
@@ -114,7 +119,8 @@ class ChannelReader(End):
 
         Raises:
             ReadTimeout: Silence; what has arrived stays for the next call.
-            ChannelTruncatedError: The stream was cut; raised after every byte that did arrive was returned.
+            ChannelTruncatedError: The stream was cut. ``read(n)`` raises it after every byte that did arrive was
+                returned; a read to the end at once, and the bytes that did arrive are there for ``read1``.
             ChannelNeverWrittenError: It ended before any message.
             ConcurrencyError: Another thread is reading.
             ValueError: Closed.
@@ -124,9 +130,9 @@ class ChannelReader(End):
             if size < 0:
                 while self._more():
                     pass
-                data = self._take(self._at_hand, rest=True)
-                self._raise_end_error_unless(data)
-                return data
+                # Whoever asks for everything takes what he gets for everything: all of it, or the error.
+                self._raise_end_error_unless(b"")
+                return self._take(self._at_hand, rest=True)
             while self._at_hand < size and self._more():
                 pass
             data = self._take(min(size, self._at_hand), rest=self._over and size >= self._at_hand)
@@ -156,7 +162,11 @@ class ChannelReader(End):
             return self._take(min(size, self._at_hand))
 
     def readinto(self, buffer: Buffer, /, *, timeout: Optional[float] = OWN_TIMEOUT) -> int:
-        """Fill ``buffer`` with what has arrived and return how many bytes; blocks and raises like :meth:`read1`."""
+        """Fill ``buffer`` with what has arrived and return how many bytes; blocks and raises like :meth:`read1`.
+
+        That may be less than fits, as with any raw file; a consumer that takes this for the end (``pickle.load``) reads
+        from ``makefile("rb")``.
+        """
         target = as_target(buffer)
         try:
             with _Reading(self, timeout):
@@ -176,7 +186,7 @@ class ChannelReader(End):
         Blocks and raises like :meth:`read1`; at least one byte, whatever ``size`` is, as in ``io.BufferedReader``.
         """
         with _Reading(self, OWN_TIMEOUT):
-            size = _number(size)
+            size = operator.index(size)
             if not self._some():
                 return b""
             data, start = self._items[0]
@@ -306,8 +316,10 @@ class ChannelReader(End):
         Args:
             max_memory: Bytes kept in memory; a larger stream goes to the disk.
         """
-        file = tempfile.SpooledTemporaryFile(max_size=max_memory)
+        file = _Spool(max_size=max_memory)
         try:
+            if max_memory <= 0:
+                file.rollover()
             for chunk in self:
                 file.write(chunk)
             file.seek(0)
@@ -319,7 +331,8 @@ class ChannelReader(End):
     def close(self) -> None:
         """Leave: the writer's next write fails. Any thread; never waits.
 
-        Does nothing to the channel when it was never read.
+        A reader that was never used connects for that, in the background; unless its reference was handed out (it is
+        somebody else's then), or nobody could be writing yet.
         """
         self._leave(ChannelAbortedError("the reader was closed"))
 
@@ -337,21 +350,41 @@ class ChannelReader(End):
             if self._closed:
                 return
             self._closed = True
+            unused = self._connection is None and self._failure is None
             if self._failure is None:
                 self._failure = error
-        if self._connection is not None:
+        if unused and not self._handed_out and not self._owner.is_alone(self):
+            self._owner.run_soon(self._announce_leaving)
+        elif self._connection is not None:
             # RST while data may still come: the engine never reads this end and would not notice a FIN.
             self._connection.drop(error, reset=not self._inbox.over)
             self._inbox.wake()
+        self._owner.end_is_over(self)
+
+    def _announce_leaving(self) -> None:
+        """On a thread of the worker's: connect only to let the writer know that nobody reads."""
+        try:
+            connection = self._owner.connect_end(self._ref, self._inbox, self)
+        except Exception:
+            _log.debug("a reader that was closed could not tell its writer", exc_info=True)
+            return
+        connection.start()
+        connection.drop(ChannelAbortedError("the reader was closed"), reset=True)
         self._owner.end_is_over(self)
 
     def _has_begun(self) -> bool:
         """Whether anything has arrived, or the stream is over. Any thread."""
         return self._inbox.over or self._inbox.stream.messages > 0
 
-    def _ended_well(self) -> bool:
-        """Whether reading has reached the end of the stream, and that was a good one."""
-        return self._over and self._end_error is None
+    def _at_the_end(self) -> bool:
+        """Whether everything was read, the stream is over, and its end is a good one. Does not wait."""
+        if self._connection is None or self._at_hand:
+            return False
+        try:
+            with _Reading(self, 0):
+                return not self._more() and self._end_error is None
+        except (IIISyncError, ValueError):
+            return False
 
     def _some(self) -> bool:
         """Wait until data is at hand; ``False`` at the end, which is raised if it is not a good one."""
@@ -371,23 +404,46 @@ class ChannelReader(End):
         if self._over:
             return False
         self._connected(self._inbox)
-        while True:
-            try:
+        items, batches, at_hand = len(self._items), len(self._batches), self._at_hand
+        try:
+            while True:
                 batch = self._inbox.get(self._wait)
-            except TimeoutError:
+                if batch is not None:
+                    self._keep(batch)
+                    return True
+                if self._closed:
+                    raise ChannelAbortedError(f"channel {self.channel_id}: the reader was closed by another thread")
+                if self._inbox.over:
+                    self._judge_end()
+                    return False
+        except BaseException as exc:
+            if self._inbox.missing(self._kept):
+                self._give_up(items, batches, at_hand)
+            if isinstance(exc, TimeoutError) and not isinstance(exc, IIISyncError):
                 raise ReadTimeout(f"nothing has arrived on channel {self.channel_id} for {self._wait:g} s") from None
-            if batch is not None:
-                for item in batch.items:
-                    self._items.append([item, 0])
-                    if not isinstance(item, str):
-                        self._at_hand += len(item)
-                self._batches.append((batch, len(batch.items)))
-                return True
-            if self._closed:
-                raise ChannelAbortedError(f"channel {self.channel_id}: the reader was closed by another thread")
-            if self._inbox.over:
-                self._judge_end()
-                return False
+            raise
+
+    def _keep(self, batch: Batch) -> None:
+        for item in batch.items:
+            self._items.append([item, 0])
+            if not isinstance(item, str):
+                self._at_hand += len(item)
+        self._batches.append((batch, len(batch.items)))
+        self._kept += 1
+
+    def _give_up(self, items: int, batches: int, at_hand: int) -> None:
+        """An interruption (Ctrl-C, say) has hit between taking a batch and keeping it: the stream has a hole."""
+        while len(self._items) > items:
+            self._items.pop()
+        if len(self._batches) > batches:
+            self._batches.pop()
+        self._at_hand = at_hand
+        self._over, self.complete = True, False
+        self._end_error = ChannelTruncatedError(
+            f"channel {self.channel_id}: a read was interrupted while it took over what had arrived; that is lost"
+        )
+        if self._connection is not None:
+            self._connection.drop(self._end_error, reset=True)
 
     def _judge_end(self) -> None:
         """Decide whether the stream that has ended is whole."""
@@ -546,3 +602,16 @@ class _Reading:
 
     def __exit__(self, *exc: object) -> None:
         self._reader._using.release()
+
+
+class _Spool(tempfile.SpooledTemporaryFile):  # type: ignore[type-arg]
+    """Has, before Python 3.11 too, what consumers that seek ask for first."""
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True

@@ -87,6 +87,13 @@ class ChannelWriter(End):
         self._check_open()
         raise io.UnsupportedOperation("this is the writing end of a channel; read from channel.reader")
 
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Raise ``io.UnsupportedOperation``."""
+        self._check_open()
+        raise io.UnsupportedOperation(
+            "a channel cannot be sought: write to a temporary file first, then copy that with shutil.copyfileobj"
+        )
+
     def tell(self) -> int:
         """Return how many bytes were written so far."""
         self._check_open()

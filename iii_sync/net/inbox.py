@@ -81,6 +81,7 @@ class Inbox:
         self._lock = threading.Lock()
         self._waiting = 0  # bytes in the queue; under _lock
         self._paused = False  # under _lock
+        self._put = 0  # batches that were queued; under _lock
         self._window_size = SMALLEST_WINDOW
         self._window: Optional[bytearray] = None
         # At most two are kept: one that is being filled, one that is being read.
@@ -139,8 +140,10 @@ class Inbox:
             self._window = None
             if size == count:
                 self._window_size = min(2 * count, LARGEST_WINDOW)
-        self._queue.put_nowait(Batch(items, count, window if keep else None, self._spare))
+        batch = Batch(items, count, window if keep else None, self._spare)
         with self._lock:
+            self._queue.put_nowait(batch)
+            self._put += 1
             self._waiting += count
             if self._waiting >= BUDGET or self._queue.qsize() >= MAX_ITEMS:
                 self._paused = True
@@ -188,6 +191,11 @@ class Inbox:
             if resume and self._connection is not None:
                 self._connection.resume()
             return batch
+
+    def missing(self, kept: int) -> bool:
+        """Whether a batch has left the queue and is not among the ``kept`` ones that the consumer has counted."""
+        with self._lock, self._queue.mutex:
+            return self._put > kept + sum(batch is not None for batch in self._queue.queue)
 
     def wake(self) -> None:
         """Make a blocked :meth:`get` return. Any thread; not in a finalizer."""

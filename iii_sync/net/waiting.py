@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import selectors
 import socket
+import threading
 import time
 from typing import Optional
 
@@ -27,7 +28,8 @@ class Deadline:
     __slots__ = ("timeout", "_silence", "_end")
 
     def __init__(self, timeout: Optional[float], *, silence: bool = False) -> None:
-        self.timeout = timeout
+        # Locks can wait for so long; what is longer, and infinity, is no limit.
+        self.timeout = timeout = None if timeout is not None and timeout > threading.TIMEOUT_MAX else timeout
         self._silence = silence
         self._end = None if timeout is None else time.monotonic() + timeout
 

@@ -30,6 +30,12 @@ def count(data: Any) -> Any:
     return {"bytes": len(data["reader"].read()), "name": data.get("name")}
 
 
+def first_five(data: Any) -> str:
+    """A function that reads the beginning only."""
+    with data["reader"] as reader:
+        return str(reader.read(5), "ascii")
+
+
 def generate(data: Any) -> str:
     """A function that writes."""
     with data["writer"] as f:
@@ -194,7 +200,7 @@ def test_a_function_that_fails_after_writing_everything(worker: Worker, peer: Wo
 
 def test_a_function_that_succeeds_without_reading_everything(worker: Worker, peer: Worker, unique: Unique) -> None:
     """Further writes are a broken pipe, and the result is there."""
-    function = peer.register_function(unique("first"), lambda data: data["reader"].read(5).decode())
+    function = peer.register_function(unique("first"), first_five)
     f = worker.open(function.id, "wb", buffering=0)
     with pytest.raises(BrokenPipeError):
         while True:
@@ -205,7 +211,7 @@ def test_a_function_that_succeeds_without_reading_everything(worker: Worker, pee
 
 def test_leaving_normally_after_the_function_has_returned_early(worker: Worker, peer: Worker, unique: Unique) -> None:
     """All writes went through: no error, and the result."""
-    function = peer.register_function(unique("first"), lambda data: data["reader"].read(5).decode())
+    function = peer.register_function(unique("first"), first_five)
     with worker.open(function.id, "wb") as f:
         f.write(b"12345 and more")
         f.flush()

@@ -245,13 +245,16 @@ def test_abort_is_seen_as_a_cut(channel: Channel) -> None:
     assert isinstance(errors.ChannelTruncatedError("x"), OSError)
 
 
-def test_read_to_the_end_of_a_cut_stream_hands_out_the_bytes_first(channel: Channel) -> None:
-    """read() returns what arrived; the next read raises."""
+def test_read_to_the_end_of_a_cut_stream_raises_at_once(channel: Channel) -> None:
+    """read() never returns a part; what did arrive is there for read1."""
     channel.writer.write(b"abc")
     channel.writer.abort()
-    assert channel.reader.read() == b"abc"
+    for _ in range(2):
+        with pytest.raises(errors.ChannelTruncatedError):
+            channel.reader.read()
+    assert channel.reader.read1() == b"abc"
     with pytest.raises(errors.ChannelTruncatedError):
-        channel.reader.read()
+        channel.reader.read1()
 
 
 def test_iterating_a_cut_stream_raises_at_its_end(channel: Channel) -> None:
@@ -636,7 +639,12 @@ def test_a_used_end_cannot_be_passed_on(worker: Worker, unique: Unique) -> None:
 
 def test_trigger_with_an_untouched_end_names_the_cure(worker: Worker, peer: Worker, unique: Unique) -> None:
     """The classic mistake: call first, write after; the timeout says what to do."""
-    function = peer.register_function(unique("wait"), lambda data: data["reader"].read(5).decode())
+
+    def wait(data: Any) -> None:
+        with data["reader"] as reader:
+            reader.read()
+
+    function = peer.register_function(unique("wait"), wait)
     channel = worker.create_channel()
     with pytest.raises(errors.CallTimeout, match=r"use submit\(\)"):
         worker.trigger(function.id, {"reader": channel.reader_ref}, timeout=0.3)
@@ -741,7 +749,7 @@ def test_channels_leave_nothing_behind(worker: Worker, count: int) -> None:
     assert now <= descriptors
     assert threading.active_count() <= threads
     assert rss() - memory < 5_000_000
-    assert len(worker._loop._watched) == 1 and not worker._open_ends
+    assert len(worker._loop._watched) == 1 and not worker._ends._open
 
 
 def rss() -> int:

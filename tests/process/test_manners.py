@@ -180,7 +180,7 @@ warnings.simplefilter('ignore', DeprecationWarning)
 with register_worker(sys.argv[1]) as w:
     c = w.create_channel()
     f = w.register_function('f-' + w.worker_id, lambda d: d)
-    locks = [c.writer._state_lock, c.reader._state_lock, w._lock]
+    locks = [c.writer._state_lock, c.reader._state_lock, w._lock, w._ends._lock, w._functions._lock]
     held, free = threading.Event(), threading.Event()
     def hold():
         for lock in locks: lock.acquire()

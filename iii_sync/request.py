@@ -1,0 +1,144 @@
+"""What ``trigger`` and ``submit`` are asked to do: checked, and made into a message."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Optional, Union
+
+from .calls import Call, PassedRef
+from .channels.end import End
+from .channels.ends import Ends
+from .channels.refs import WRITE
+from .errors import ConfigurationError
+from .wire import messages
+
+__all__ = ["DEFAULT_TIMEOUT", "Request", "Suspicion", "prepare"]
+
+_log = logging.getLogger("iii_sync.worker")
+
+#: Stands for the worker's own timeout, where ``None`` means none.
+DEFAULT_TIMEOUT = -1.0
+
+
+class Request(NamedTuple):
+    """A call that is ready to be sent.
+
+    Attributes:
+        function_id: The function.
+        message: The frame.
+        refs: The channel ends it carries.
+        timeout: Seconds, ``None`` for no limit, or :data:`DEFAULT_TIMEOUT`.
+        answered: Whether there will be an answer.
+    """
+
+    function_id: str
+    message: messages.Message
+    refs: list[PassedRef]
+    timeout: Optional[float]
+    answered: bool
+
+
+def prepare(
+    ends: Ends,
+    own_namespace: Optional[str],
+    request: Union[str, Mapping[str, Any]],
+    payload: Any,
+    timeout: Optional[float],
+    action: Optional[Mapping[str, Any]],
+    namespace: Optional[str],
+    metadata: Any,
+) -> Request:
+    """Check the arguments of ``trigger`` and put the message together.
+
+    References in it count as handed out from then on; ``ends.take_back`` undoes that.
+
+    Args:
+        ends: The worker's channel ends.
+        own_namespace: The worker's.
+        request: The function's id, or iii's dictionary, which wins over the other arguments.
+        payload: See ``Worker.trigger``, like the rest.
+        timeout: Seconds, ``None``, or :data:`DEFAULT_TIMEOUT`.
+        action: What becomes of the call.
+        namespace: Where the function lives.
+        metadata: Delivered beside the payload.
+    """
+    if isinstance(request, str):
+        function_id = request
+    else:
+        given = _from_dictionary(request)
+        function_id = given["function_id"]
+        payload = given.get("payload", payload)
+        action, namespace = given.get("action", action), given.get("namespace", namespace)
+        metadata = given.get("metadata", metadata)
+        if given.get("timeout_ms") is not None:
+            timeout = given["timeout_ms"] / 1000
+    if not function_id:
+        raise ConfigurationError("the function id is empty; give the id of the function to call")
+    if timeout is not None and timeout != DEFAULT_TIMEOUT and not (_is_number(timeout) and timeout > 0):
+        raise ConfigurationError(f"timeout={timeout!r} must be a number of seconds above 0, or None for no limit")
+    if namespace is not None and not (isinstance(namespace, str) and namespace.strip()):
+        raise ConfigurationError(f"namespace={namespace!r} is blank: give a name, or leave it out")
+    if namespace is None and not function_id.startswith("engine::"):
+        namespace = own_namespace
+    # What carries no references comes first: a refusal then has nothing to take back.
+    message = messages.invoke_function(
+        ends.plain(function_id, "function id")[0],
+        None,
+        invocation_id=str(uuid.uuid4()),
+        namespace=namespace,
+        action=None if action is None else ends.plain(dict(action), "action")[0],
+    )
+    message["data"], refs = ends.plain(payload, "payload")
+    try:
+        extra, more_refs = ends.plain(metadata, "metadata")
+    except BaseException:
+        ends.take_back(refs)
+        raise
+    if extra is not None:
+        message["metadata"] = extra
+    answered = message.get("action", {}).get("type") != "void"
+    if not answered:
+        del message["invocation_id"]
+    return Request(function_id, message, refs + more_refs, timeout, answered)
+
+
+class Suspicion:
+    """That a call waits for what its own caller would only do afterwards."""
+
+    def __init__(self, call: Call, end: End) -> None:
+        self._call = call
+        self._end = end
+        verb = "write to" if end.direction == WRITE else "read from"
+        self.text = (
+            f"the function may be waiting for this process to {verb} channel {end.channel_id}: use submit() or "
+            f"open() instead of trigger(), then {verb} it, then take the result"
+        )
+
+    def stands(self) -> bool:
+        return self._end._is_idle()
+
+    def say(self) -> None:
+        if not self._call.done() and self.stands():
+            _log.warning("%s has not answered yet; %s", self._call.function_id, self.text)
+
+
+_REQUEST_KEYS = {"function_id", "payload", "action", "timeout_ms", "namespace", "metadata"}
+
+
+def _from_dictionary(request: Any) -> Mapping[str, Any]:
+    if not isinstance(request, Mapping):
+        raise TypeError(f"a function id or iii's dictionary is required, not {type(request).__name__}")
+    unknown = set(request) - _REQUEST_KEYS
+    if unknown or not isinstance(request.get("function_id"), str):
+        wrong = f"unknown keys {sorted(map(str, unknown))}" if unknown else "no function_id"
+        raise ConfigurationError(f"the request has {wrong}; it takes {', '.join(sorted(_REQUEST_KEYS))}")
+    timeout_ms = request.get("timeout_ms")
+    if timeout_ms is not None and not (_is_number(timeout_ms) and timeout_ms > 0):
+        raise ConfigurationError(f"timeout_ms={timeout_ms!r} must be a number above 0")
+    return request
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,430 @@
+"""Schedules that have gone wrong once: in the loop, a connection, an inbox, or the control connection."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from iii_sync import ReconnectionConfig, errors, register_worker
+from iii_sync.errors import ChannelAbortedError, EngineConnectionError
+from iii_sync.net import waiting
+from iii_sync.net.connection import Connection
+from iii_sync.net.inbox import Inbox
+from iii_sync.net.loop import Loop
+from iii_sync.net.waiting import Deadline, wait_for_socket
+from iii_sync.wire import frames
+
+from ..support.rawserver import RawPeer, raw_server, server_frame
+from .test_connection import WAIT, Pair, content, drain, wait_until
+
+trustme = pytest.importorskip("trustme")
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    loop = Loop("test-loop")
+    yield loop
+    assert loop.stop(5)
+
+
+@pytest.fixture
+def tls_pair() -> Iterator[tuple[ssl.SSLSocket, ssl.SSLSocket]]:
+    """Two sockets with TLS between them: ours, and the peer's."""
+    ours, theirs = socket.socketpair()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(server)
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    accepted: list[ssl.SSLSocket] = []
+    thread = threading.Thread(target=lambda: accepted.append(server.wrap_socket(theirs, server_side=True)))
+    thread.start()
+    wrapped = client.wrap_socket(ours)
+    thread.join(WAIT)
+    yield wrapped, accepted[0]
+    wrapped.close()
+    accepted[0].close()
+
+
+def test_a_frame_in_the_tls_record_of_the_handshake_is_not_left_inside_openssl(loop: Loop, tls_pair: Any) -> None:
+    """The handshake is read byte by byte; what shared its record is in no socket any more."""
+    ours, theirs = tls_pair
+    theirs.sendall(b"HTTP" + server_frame(2, b"hello"))
+    assert ours.recv(4) == b"HTTP"
+    ours.setblocking(False)
+    inbox = Inbox()
+    connection = Connection(ours, loop, inbox, "the peer")
+    connection.start()
+    batch = inbox.get(WAIT)
+    assert batch is not None and content(batch) == b"hello"
+    connection.drop(EngineConnectionError("over"))
+    wait_until(lambda: connection._closed, "the close")
+
+
+@pytest.mark.parametrize("rest", [1, 100, 6_000])
+def test_a_read_that_fills_the_buffer_leaves_nothing_inside_openssl(loop: Loop, tls_pair: Any, rest: int) -> None:
+    """The last record reaches beyond the buffer, and no further byte comes to wake the selector."""
+    ours, theirs = tls_pair
+    ours.setblocking(False)
+    inbox = Inbox()
+    size = 8000
+    stream = server_frame(2, b"a" * size) * 8 + server_frame(2, b"b" * (65536 + rest - 8 * (size + 4) - 4))
+    for start in range(0, len(stream), size):
+        theirs.sendall(stream[start : start + size])  # one record
+    assert len(stream) == 65536 + rest and len(stream) // size == 65536 // size
+    connection = Connection(ours, loop, inbox, "the peer")
+    time.sleep(0.1)  # until all of it can be read at once
+    connection.start()
+    data = b""
+    while len(data) < len(stream) - 9 * 4:
+        batch = inbox.get(5)
+        assert batch is not None
+        data += content(batch)
+    assert data == b"a" * 8 * size + b"b" * (len(data) - 8 * size)
+    connection.drop(EngineConnectionError("over"))
+    wait_until(lambda: connection._closed, "the close")
+
+
+def test_a_ping_among_a_thousand_small_messages_disturbs_nothing(loop: Loop) -> None:
+    """One read, cut into more pieces than are handed over at a time, one of them a control frame."""
+    before = b"".join(server_frame(2, b"%030d" % number) for number in range(500))
+    behind = b"".join(server_frame(2, b"%030d" % number) for number in range(500, 2000))
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    inbox = Inbox()
+    connection = Connection(ours, loop, inbox, "the peer")
+    theirs.sendall(before + server_frame(9, b"ping") + behind + server_frame(8))
+    connection.start()
+    assert drain(inbox) == b"".join(b"%030d" % number for number in range(2000))
+    assert inbox.error is None and inbox.stream.messages == 2000
+    theirs.close()
+
+
+@pytest.mark.parametrize("delay", [1e7, 1e12, float("inf")])
+def test_a_timer_in_the_far_future_does_not_end_the_loop(loop: Loop, delay: float) -> None:
+    """submit(timeout=a year), while no ping is due: the selector counts milliseconds in 32 bits."""
+    loop.call_later(delay, lambda: None)
+    time.sleep(0.05)
+    done = threading.Event()
+    loop.call_soon(done.set)
+    assert done.wait(WAIT)
+
+
+def test_a_write_timeout_of_a_month_is_no_error(loop: Loop) -> None:
+    """A blocked sender with a deadline far away goes on when the peer reads."""
+    pair = Pair(loop, small=True)
+    message = frames.encode_frame(frames.BINARY, b"y" * 500_000)
+    sender = threading.Thread(target=pair.send, args=(message, 3e6))
+    sender.start()
+    assert pair.peer.recv_exactly(len(message)) == message
+    sender.join(WAIT)
+    assert pair.connection.error is None
+    pair.close()
+
+
+def test_a_wait_for_a_socket_ends_when_its_longest_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the caller looks at its deadline and waits again."""
+    monkeypatch.setattr(waiting, "_LONGEST_WAIT", 0.01)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert wait_for_socket(ours, 1e12, write=False) is False
+
+
+class _Interrupting:
+    """A socket whose next send is interrupted by Ctrl-C, before or after it has happened."""
+
+    def __init__(self, sock: Any, *, after: bool) -> None:
+        self._sock, self._after, self._armed = sock, after, True
+
+    def send(self, data: Any) -> int:
+        armed, self._armed = self._armed, False
+        if armed and not self._after:
+            raise KeyboardInterrupt
+        sent: int = self._sock.send(data)
+        if armed:
+            raise KeyboardInterrupt
+        return sent
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_ctrl_c_while_the_loop_is_woken_does_not_leave_it_asleep(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    """The calls posted later still wake it."""
+    monkeypatch.setattr(loop, "_wake_out", _Interrupting(loop._wake_out, after=after))
+    with pytest.raises(KeyboardInterrupt):
+        loop.call_soon(lambda: None)
+    done = threading.Event()
+    loop.call_soon(done.set)
+    assert done.wait(5)
+
+
+def test_ctrl_c_while_the_outbox_is_flushed_gives_the_turn_back(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else every later sender would wait for ever, and the descriptor could never be closed."""
+    pair = Pair(loop)
+    connection = pair.connection
+    connection.take_turn(Deadline(WAIT))
+    pair.peer.send_frame(9, b"ping")
+    wait_until(lambda: connection._outbox, "the pong that waits for the turn")
+
+    def interrupted(view: memoryview) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(connection, "_try_send", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        connection.give_turn_back()
+    with pytest.raises(ChannelAbortedError):
+        connection.take_turn(Deadline(5))
+    wait_until(lambda: connection._closed, "the close")
+    pair.peer.sock.close()
+
+
+def test_last_words_are_decided_with_the_turn(loop: Loop) -> None:
+    """They are asked for when no sender can change what they should be, and not at all while one is sending."""
+    pair = Pair(loop)
+    connection = pair.connection
+    held: list[bool] = []
+
+    def last() -> bytes:
+        held.append(connection._turn.locked())
+        return frames.encode_frame(frames.BINARY, b"bye")
+
+    connection.drop(EngineConnectionError("over"), last=last)
+    assert pair.peer.recv_frame() == (2, b"bye")
+    assert held == [True]
+    pair.peer.sock.close()
+
+    busy = Pair(loop)
+    busy.connection.take_turn(Deadline(WAIT))
+    busy.connection.drop(EngineConnectionError("over"), last=last)
+    wait_until(lambda: busy.connection.error, "the end")
+    busy.connection.give_turn_back()
+    assert busy.peer.sock.recv(100) == b""
+    assert held == [True]
+    busy.peer.sock.close()
+
+
+# --- the control connection ------------------------------------------------------------------------------
+
+
+def serve_calls(peer: RawPeer) -> None:
+    """Answer every invocation with nothing."""
+    while True:
+        message = peer.recv_json()
+        if message["type"] == "invokefunction" and "invocation_id" in message:
+            peer.answer(message, {"value": None})
+
+
+def hello(peer: RawPeer, number: int) -> None:
+    peer.send_json({"type": "workerregistered", "worker_id": f"w-{number}", "reattach_token": "token"})
+
+
+def test_a_function_taken_back_during_a_reconnect_is_taken_back_at_the_engine() -> None:
+    """The new connection has offered it already when unregister() finds no connection to say so."""
+    numbers = itertools.count(1)
+    offered, go_on, seen = threading.Event(), threading.Event(), []
+
+    def serve(peer: RawPeer) -> None:
+        number = next(numbers)
+        peer.handshake()
+        hello(peer, number)
+        while True:
+            message = peer.recv_json()
+            if number > 1:
+                seen.append((message["type"], message.get("id")))
+            if number > 1 and message["type"] == "registerfunction" and message["id"] == "f-1":
+                offered.set()
+                assert go_on.wait(WAIT)
+            if message.get("invocation_id"):
+                peer.answer(message, {"value": None})
+                if number == 1 and message["data"] == "leave":
+                    peer.reset()
+                    return
+
+    with raw_server(serve) as server, register_worker(server.url) as worker:
+        function = worker.register_function("f-1", lambda data: None)
+        worker.register_function("f-2", lambda data: None)
+        worker.submit("x", "leave")
+        assert offered.wait(WAIT)
+        function.unregister()
+        go_on.set()
+        worker.trigger("x", timeout=WAIT)
+        offers = [event for event in seen if event[0] in ("registerfunction", "unregisterfunction")]
+        assert offers[-1] == ("unregisterfunction", "f-1"), offers
+        assert [function["id"] for function in worker.registrations()] == ["f-2"]
+
+
+def test_a_link_that_ends_at_once_is_never_told_as_connected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader thread sees the loss before the thread that made the link has told of it."""
+    numbers = itertools.count(1)
+    block = threading.Event()
+
+    def serve(peer: RawPeer) -> None:
+        if next(numbers) > 1:
+            block.wait(WAIT)
+            return
+        peer.introduce()
+        peer.sock.recv(1)
+
+    from iii_sync.session import Session
+
+    original = Session._set_state
+
+    def late(self: Session, state: str, *link: Any) -> None:
+        if state == "connected":
+            current = self._link
+            assert current is not None and current.connection is not None
+            current.connection.drop(EngineConnectionError("test"))
+            wait_until(lambda: self._state == "reconnecting", "the loss")
+        original(self, state, *link)
+
+    monkeypatch.setattr(Session, "_set_state", late)
+    with raw_server(serve) as server:
+        worker = register_worker(server.url, connect_timeout=5)
+        try:
+            assert worker.get_connection_state() == "reconnecting"
+        finally:
+            block.set()
+            worker.shutdown()
+
+
+def test_shutdown_during_a_reconnect_leaves_neither_thread_nor_descriptor() -> None:
+    """The new socket is there only after the goodbye: it is closed at once."""
+    numbers = itertools.count(1)
+    leave, asked, go_on = threading.Event(), threading.Event(), threading.Event()
+
+    def serve(peer: RawPeer) -> None:
+        if next(numbers) == 1:
+            peer.introduce()
+            assert leave.wait(WAIT)
+            peer.reset()
+            return
+        peer.read_request()
+        asked.set()
+        assert go_on.wait(WAIT)
+        peer.handshake()
+        peer.sock.recv(1)
+
+    with raw_server(serve) as server:
+        before = len(os.listdir("/proc/self/fd"))
+        worker = register_worker(server.url)
+        leave.set()
+        assert asked.wait(WAIT)
+        worker.shutdown()
+        go_on.set()
+        wait_until(lambda: not _reconnecting(), "the end of the thread")
+        assert not worker._loop._watched
+    wait_until(lambda: len(os.listdir("/proc/self/fd")) <= before, "the close of every socket")
+
+
+def _reconnecting() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "iii-reconnect"]
+
+
+def test_wait_ends_when_the_worker_gives_up(caplog: pytest.LogCaptureFixture) -> None:
+    """A program that only offers functions must not stay for ever without an engine."""
+    caplog.set_level(logging.CRITICAL, "iii_sync")
+    numbers = itertools.count(1)
+    leave = threading.Event()
+
+    def serve(peer: RawPeer) -> None:
+        if next(numbers) == 1:
+            peer.introduce()
+            leave.wait(WAIT)
+        peer.reset()
+
+    with raw_server(serve) as server:
+        worker = register_worker(server.url, reconnection_config=ReconnectionConfig(max_retries=0))
+        failure: list[BaseException] = []
+
+        def wait() -> None:
+            try:
+                worker.wait()
+            except BaseException as exc:
+                failure.append(exc)
+
+        thread = threading.Thread(target=wait, daemon=True)
+        thread.start()
+        leave.set()
+        thread.join(10)
+        worker.shutdown()
+        assert failure and isinstance(failure[0], errors.EngineConnectionError)
+
+
+def test_a_reconnect_for_which_no_thread_can_be_started_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process at its limit of threads for a moment is not cut off for good."""
+    caplog.set_level(logging.CRITICAL, "iii_sync")
+    numbers = itertools.count(1)
+    leave = threading.Event()
+    refused: list[str] = []
+
+    def serve(peer: RawPeer) -> None:
+        first = next(numbers) == 1
+        if first:
+            peer.introduce()
+            assert leave.wait(WAIT)
+            peer.reset()
+            return
+        peer.handshake()
+        hello(peer, 2)
+        serve_calls(peer)
+
+    start = threading.Thread.start
+
+    def starting(thread: threading.Thread) -> None:
+        if thread.name == "iii-reconnect" and not refused:
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", starting)
+    with raw_server(serve) as server, register_worker(server.url) as worker:
+        leave.set()
+        wait_until(lambda: refused, "the loss")
+        assert worker.trigger("x", timeout=10) == {"value": None}
+
+
+def test_an_engine_that_takes_nothing_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A registration that cannot be sent in time ends this attempt, not the reconnecting."""
+    numbers = itertools.count(1)
+    leave = threading.Event()
+
+    from iii_sync.session import Session
+
+    original = Session.send
+    refused: list[str] = []
+
+    def send(self: Session, link: Any, data: bytes, deadline: Deadline) -> None:
+        if link.worker_id == "w-2":
+            refused.append(link.worker_id)
+            raise TimeoutError("nothing could be sent for 10 s")
+        original(self, link, data, deadline)
+
+    def serve(peer: RawPeer) -> None:
+        number = next(numbers)
+        peer.handshake()
+        hello(peer, number)
+        if number > 1:
+            serve_calls(peer)
+        peer.answer_next({"success": True})
+        assert leave.wait(WAIT)
+        peer.reset()
+
+    monkeypatch.setattr(Session, "send", send)
+    with raw_server(serve) as server, register_worker(server.url) as worker:
+        leave.set()
+        wait_until(lambda: refused, "the second attempt")
+        assert worker.trigger("x", timeout=10) == {"value": None}
