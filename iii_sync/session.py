@@ -44,7 +44,7 @@ from .errors import (
 )
 from .net.connect import Address, Route, connect
 from .net.connection import Connection
-from .net.loop import Loop, Timer
+from .net.loop import Loop
 from .net.waiting import Deadline
 from .options import InitOptions
 from .wire import frames, messages
@@ -168,7 +168,6 @@ class Session:
         self._news: deque[tuple[ConnectionState, list[Callable[[ConnectionState], object]]]] = deque()
         self._telling = False
         self._listeners: list[Callable[[ConnectionState], object]] = []
-        self._ping: Optional[Timer] = None
         self._unique = uuid.uuid4().hex[:6]  # several workers of one process need several names
 
     # --- callers ---------------------------------------------------------------------------------------
@@ -428,7 +427,7 @@ class Session:
             link.since = time.monotonic()
             self._changed.notify_all()
         self._set_state("connected", link)
-        self._ping = self._loop.call_later(_PING_EVERY, lambda: self._keep_alive(link))
+        self._loop.call_later(_PING_EVERY, lambda: self._keep_alive(link))
         return True
 
     def _announcement(self) -> dict[str, Any]:
@@ -627,7 +626,7 @@ class Session:
             connection.on_broken(EngineConnectionError(f"{self.address} has been silent for {silent:.0f} s"))
             return
         connection.send_soon(frames.encode_frame(frames.PING))
-        self._ping = self._loop.call_later(_PING_EVERY, lambda: self._keep_alive(link))
+        self._loop.call_later(_PING_EVERY, lambda: self._keep_alive(link))
 
     # --- reconnecting ----------------------------------------------------------------------------------
 

@@ -82,6 +82,7 @@ class Loop:
         self._posted: collections.deque[Callable[[], None]] = collections.deque()
         self._awake = False  # a wake-up byte is under way
         self._timers: list[tuple[float, int, Timer]] = []  # touched by the loop's thread only
+        self._sweep_at = 1000  # reader thread only
         self._order = itertools.count()
         # Everything with a descriptor. Added to by any thread, taken from by the loop's; single operations on
         # a set are atomic, and a forked child finds it whole.
@@ -119,10 +120,18 @@ class Loop:
         timer = Timer(function)
         entry = (time.monotonic() + delay, next(self._order), timer)
         if self.on_thread:
-            heapq.heappush(self._timers, entry)
+            self._add_timer(entry)
         else:
-            self.call_soon(lambda: heapq.heappush(self._timers, entry))
+            self.call_soon(lambda: self._add_timer(entry))
         return timer
+
+    def _add_timer(self, entry: tuple[float, int, Timer]) -> None:
+        if len(self._timers) >= self._sweep_at:
+            # Most timers are cancelled long before they are due; they must not pile up until then.
+            self._timers = [item for item in self._timers if item[2].function is not None]
+            heapq.heapify(self._timers)
+            self._sweep_at = 1000 + 2 * len(self._timers)
+        heapq.heappush(self._timers, entry)
 
     def adopt(self, owner: Watched) -> None:
         """Count ``owner`` among the connections, before it is watched: a fork may come in between. Any thread."""

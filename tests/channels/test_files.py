@@ -51,8 +51,8 @@ def test_small_writes_are_collected(channel: Channel) -> None:
 
 def test_the_buffer_size_can_be_chosen(channel: Channel) -> None:
     """0 is the writer itself."""
-    assert channel.writer.makefile("wb", 0) is channel.writer
-    assert channel.reader.makefile("rb", 0) is channel.reader
+    same: list[Any] = [channel.writer.makefile("wb", 0), channel.reader.makefile("rb", 0)]
+    assert same[0] is channel.writer and same[1] is channel.reader
     with channel.writer.makefile("wb", 10) as out:
         out.write(b"1234567")
         assert channel.writer.tell() == 0
@@ -63,14 +63,16 @@ def test_the_buffer_size_can_be_chosen(channel: Channel) -> None:
 
 def test_leaving_with_on_an_exception_aborts_binary_and_text(worker: Worker) -> None:
     """What was collected is dropped, the reader sees a cut."""
-    for mode in ("wb", "w"):
+    modes: list[Any] = ["wb", "w"]
+    for mode in modes:
         channel = worker.create_channel()
         channel.reader.timeout = WAIT
         with pytest.raises(KeyError):
-            with channel.writer.makefile(mode) as out:  # type: ignore[call-overload]
-                out.write(b"sent" if mode == "wb" else "sent")
+            with channel.writer.makefile(mode) as out:
+                sent: Any = b"sent" if mode == "wb" else "sent"
+                out.write(sent)
                 out.flush()
-                out.write(b"dropped" if mode == "wb" else "dropped")
+                out.write(sent)
                 raise KeyError
         assert out.closed and channel.writer.closed
         with pytest.raises(errors.ChannelTruncatedError):
@@ -160,7 +162,7 @@ def test_wrong_modes(channel: Channel, mode: Any) -> None:
     """ValueError with what would be right."""
     for end in (channel.reader, channel.writer):
         with pytest.raises(ValueError, match="mode"):
-            end.makefile(mode)  # type: ignore[call-overload]
+            end.makefile(mode)
 
 
 def test_wrong_arguments(channel: Channel) -> None:

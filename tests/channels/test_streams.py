@@ -762,10 +762,11 @@ def test_a_timeout_for_a_single_call(channel: Channel) -> None:
     """It wins over the end's own, loses nothing, and is checked."""
     channel.reader.timeout = None
     channel.writer.write(b"ab")
-    for call in (
+    calls: list[Callable[[], bytes]] = [
         lambda: channel.reader.read(3, timeout=0.05),
         lambda: channel.reader.readline(timeout=0),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(errors.ReadTimeout):
             call()
     assert channel.reader.read1(timeout=5) == b"ab"

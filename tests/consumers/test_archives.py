@@ -165,7 +165,8 @@ def test_lzma(remote: Remote, corpus: Corpus) -> None:
 def test_lzma_into_a_channel(remote: Remote) -> None:
     """lzma.open on a writer."""
     received = remote.receive()
-    with received.writer as f, lzma.open(f, "wb", preset=0) as file:
+    writer: Any = received.writer
+    with writer as f, lzma.open(f, "wb", preset=0) as file:
         file.write(blob(SIZE // 4))
     with lzma.open(received.whole(SIZE // 4), "rb") as file:
         assert file.read() == blob(SIZE // 4)

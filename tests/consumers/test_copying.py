@@ -124,7 +124,8 @@ def test_text_wrapper(remote: Remote, corpus: Corpus) -> None:
 def test_text_wrapper_into_a_channel(remote: Remote, corpus: Corpus) -> None:
     """Text, directly on the writer. (On files that cannot seek io's wrapper writes no byte order mark for "utf-16".)"""
     text, received = corpus.jsonl.read_text("utf-8"), remote.receive()
-    with received.writer as f, io.TextIOWrapper(f, encoding="utf-16-le", newline="\r\n") as wrapper:
+    writer: Any = received.writer
+    with writer as f, io.TextIOWrapper(f, encoding="utf-16-le", newline="\r\n") as wrapper:
         for line in text.splitlines(keepends=True):
             wrapper.write(line)
     assert received.whole(SIZE).read_bytes().decode("utf-16-le") == text.replace("\n", "\r\n")

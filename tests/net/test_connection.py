@@ -467,6 +467,16 @@ def test_a_failing_call_does_not_stop_the_loop(loop: Loop, caplog: pytest.LogCap
     assert "IndexError" in caplog.text
 
 
+def test_cancelled_timers_do_not_pile_up(loop: Loop) -> None:
+    """A timeout an hour away on each of many calls costs nothing once they are answered."""
+    for _ in range(20_000):
+        loop.call_later(3600, lambda: None).cancel()
+    done = threading.Event()
+    loop.call_soon(done.set)
+    assert done.wait(WAIT)
+    assert len(loop._timers) <= 1000
+
+
 def test_timers_run_in_order_and_can_be_cancelled(loop: Loop) -> None:
     """Two timers out of order, and one that was cancelled."""
     ran: list[str] = []
