@@ -50,6 +50,6 @@ class Channel:
 
 def _hand_out(end: End) -> Any:
     def handed_out() -> None:
-        end._handed_out = True
+        end._handed_out += 1
 
     return handed_out

@@ -68,7 +68,7 @@ class End(io.RawIOBase):
         super().__init__()
         self._owner = owner
         self._ref = ref
-        self._handed_out = False
+        self._handed_out = 0  # how often the reference went to somebody; a call that was refused takes one back
         self._failure: Optional[BaseException] = None  # why the end is unusable; set once
         self._partner: Optional[Call] = None  # the call that carried the other end of the channel
         self._state_lock = threading.Lock()  # guards the flags and counts of the subclasses; never held in a wait
@@ -256,7 +256,7 @@ class End(io.RawIOBase):
             raise messages.InvalidValue(
                 f"{self!r} has been used here and cannot be passed on: pass an end that nobody has used"
             )
-        self._handed_out = True
+        self._handed_out += 1
         return self._ref._plain()
 
     def _is_idle(self) -> bool:

@@ -209,7 +209,7 @@ class Ends:
         for ref in refs:
             end = self._own.get((ref.channel_id, ref.direction))
             if end is not None:
-                end._handed_out = False
+                end._handed_out = max(0, end._handed_out - 1)
 
     def other_end(self, ref: PassedRef) -> Optional[End]:
         """Our own end of the channel of which the other one was passed on, if somebody still holds it."""
@@ -224,9 +224,13 @@ class Ends:
 
     def call_failed(self, call: Call, error: BaseException) -> None:
         """Wake our ends that wait for the other side of what the call carried. On the reader thread."""
-        if isinstance(error, (FunctionNotFoundError, PermissionDeniedError, OverloadedError)):
+        refused = isinstance(error, (FunctionNotFoundError, PermissionDeniedError, OverloadedError))
+        if refused:
             self.take_back(call.refs)
         for ref in call.refs:
+            passed = self._own.get((ref.channel_id, ref.direction))
+            if refused and passed is not None and passed._handed_out:
+                continue  # another call has it, too
             end = self.other_end(ref)
             if end is not None:
                 end._peer_failed(error)

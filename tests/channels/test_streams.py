@@ -606,7 +606,28 @@ def test_a_refused_call_gives_the_end_back(worker: Worker, unique: Unique) -> No
     channel = worker.create_channel()
     with pytest.raises(errors.FunctionNotFoundError):
         worker.trigger(unique("nobody"), {"reader": channel.reader_ref})
-    assert channel.reader._handed_out is False
+    assert not channel.reader._handed_out
+
+
+def test_a_refused_call_does_not_take_back_what_another_call_has(worker: Worker, unique: Unique) -> None:
+    """The reference went to a function that runs; a second call with it finds nobody: the end stays the first one's."""
+    gate, seen = threading.Event(), []
+
+    def write(data: Any) -> None:
+        gate.wait(WAIT)
+        with data["writer"] as f:
+            f.write(b"from the function")
+        seen.append(True)
+
+    channel = worker.create_channel()
+    call = worker.submit(worker.register_function(unique("write"), write).id, {"writer": channel.writer_ref})
+    with pytest.raises(errors.FunctionNotFoundError):
+        worker.trigger(unique("nobody"), {"writer": channel.writer_ref})
+    channel.writer.close()
+    gate.set()
+    assert channel.reader.read() == b"from the function"
+    call.result(WAIT)
+    assert seen
 
 
 def test_closing_an_end_that_was_handed_out_does_nothing(worker: Worker, peer: Worker, unique: Unique) -> None:
