@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import datetime
 import logging
 import pickle
 import threading
@@ -70,6 +71,7 @@ def test_tuples_and_nested_values_are_converted(worker: Worker, echo: str) -> No
         (b"bytes", "bytes.*channel"),
         ({"s": {1, 2}}, "set.*sorted|list"),
         (object(), "object"),
+        ({"t": datetime.date(2026, 1, 2)}, r"payload\.t: datetime.date is not JSON.*use its isoformat\(\)"),
     ],
 )
 def test_what_the_engine_would_drop_or_change_is_refused_here(

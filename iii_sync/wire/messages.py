@@ -119,10 +119,7 @@ class _Walk:
             replaced = self.convert(value)
             if replaced is not NotImplemented:
                 return replaced
-        raise InvalidValue(
-            f"{self.where()}: {type(value).__module__}.{type(value).__qualname__} is not JSON "
-            f"({_shown(value)}); {_cure(value)}"
-        )
+        raise InvalidValue(f"{self.where()}: {_type_name(value)} is not JSON ({_shown(value)}); {_cure(value)}")
 
     def deeper(self, depth: int) -> int:
         if depth > MAX_DEPTH:
@@ -177,11 +174,21 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def _type_name(value: Any) -> str:
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
 def _cure(value: Any) -> str:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return "send bytes through a channel, or as base64 text"
     if isinstance(value, (set, frozenset)):
         return "use sorted(...) or list(...)"
+    for method in ("isoformat", "tolist", "model_dump"):  # dates, numpy and pandas, pydantic
+        if callable(getattr(value, method, None)):
+            return f"use its {method}()"
+    if hasattr(value, "__dataclass_fields__"):
+        return "use dataclasses.asdict(...)"
     return "convert it to dict, list, str, int, float, bool or None first"
 
 
