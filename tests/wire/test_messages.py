@@ -241,7 +241,7 @@ REFUSED: list[tuple[Any, str]] = [
     (decimal.Decimal(1), f"payload: decimal.Decimal is not JSON (Decimal('1')); {_JSON_CURE}"),
     (
         {"schlüssel": datetime.date(2024, 1, 2)},
-        f"payload.schlüssel: datetime.date is not JSON (datetime.date(2024, 1, 2)); use its isoformat()",
+        "payload.schlüssel: datetime.date is not JSON (datetime.date(2024, 1, 2)); use its isoformat()",
     ),
     ([..., 1], f"payload[0]: ellipsis is not JSON (Ellipsis); {_JSON_CURE}"),
     ({"k": int}, f"payload.k: type is not JSON (<class 'int'>); {_JSON_CURE}"),
