@@ -446,8 +446,10 @@ class ChannelReader(End):
             self._connection.drop(self._end_error, reset=True)
 
     def _judge_end(self) -> None:
-        """Decide whether the stream that has ended is whole."""
-        self._over = True
+        """Decide whether the stream that has ended is whole.
+
+        ``_over`` comes last: interrupted before it (Ctrl-C), the next read decides again.
+        """
         inbox, connection = self._inbox, self._connection
         stream = inbox.stream
         complete = stream.complete()
@@ -455,6 +457,7 @@ class ChannelReader(End):
             complete = False
         self.complete = complete
         if complete:
+            self._over = True
             self._owner.end_is_over(self)
             return
         name = f"channel {self.channel_id}"
@@ -479,6 +482,7 @@ class ChannelReader(End):
         if self._end_error is not None:
             self.complete = False
             self._end_error = self._explained(self._end_error)
+        self._over = True
         self._owner.end_is_over(self)
 
     def _raise_end_error_unless(self, data: bytes) -> None:
