@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Callable, Optional
 
 from .channels.ends import AnyEnd, Ends
-from .errors import ConfigurationError, InvocationError, PayloadTooLargeError
+from .errors import ConfigurationError, IIISyncError, InvocationError, PayloadTooLargeError
 from .pool import HandlerPool
 from .wire import messages
 
@@ -182,10 +182,13 @@ class Functions:
         result: Any = None
         ends: dict[tuple[str, str], AnyEnd] = {}
         try:
-            data = self._ends.live(message.get("data"), ends)
+            # Popped: the ends must not live on in the message when the handler has let go of them.
+            data = self._ends.live(message.pop("data", None), ends)
             result = self._ends.plain(function.run(data, message.get("metadata")), "result")[0]
         except BaseException as exc:
-            _log.debug("the handler of %s failed", function_id, exc_info=True)
+            # Our own errors are about calls and streams, and the other side knows them; others are the handler's.
+            level = logging.DEBUG if isinstance(exc, IIISyncError) else logging.WARNING
+            _log.log(level, "the handler of %s failed", function_id, exc_info=True)
             error = _error_body(exc)
         try:
             answer(messages.invocation_result(invocation_id, function_id, result=result, error=error))

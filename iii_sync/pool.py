@@ -91,7 +91,10 @@ class HandlerPool:
 
     def _start(self, task: Task) -> bool:
         self._started += 1
-        thread = threading.Thread(target=self._work, args=(task,), name=f"{self._name}-{self._started}", daemon=True)
+        # Not as an argument of the thread: that would keep the task, and what it holds, as long as the thread.
+        mailbox: queue.SimpleQueue[Optional[Task]] = queue.SimpleQueue()
+        mailbox.put(task)
+        thread = threading.Thread(target=self._work, args=(mailbox,), name=f"{self._name}-{self._started}", daemon=True)
         self._threads.add(thread)
         try:
             thread.start()
@@ -100,9 +103,8 @@ class HandlerPool:
             return False
         return True
 
-    def _work(self, first: Task) -> None:
-        task: Optional[Task] = first
-        mailbox: queue.SimpleQueue[Optional[Task]] = queue.SimpleQueue()
+    def _work(self, mailbox: queue.SimpleQueue[Optional[Task]]) -> None:
+        task = mailbox.get()
         while task is not None:
             try:
                 task()

@@ -211,3 +211,32 @@ def test_a_pool_that_is_full_keeps_callbacks_for_later() -> None:
     release.set()
     assert ran.wait(WAIT)
     pool.stop()
+
+
+def test_a_handler_that_forgets_its_writer_does_not_keep_it_alive(worker: Worker, unique: Unique) -> None:
+    """The thread that ran it waits for more work, but holds nothing of it: the reader learns of the cut at once."""
+
+    def forgetful(data: Any) -> None:
+        data["writer"].write(b"no with")
+
+    function = worker.register_function(unique("forgetful"), forgetful)
+    for _ in range(8):
+        channel = worker.create_channel()
+        channel.reader.timeout = 3  # less than a thread waits for work
+        with pytest.warns(ResourceWarning, match="not closed"):
+            worker.trigger(function.id, {"writer": channel.writer_ref})
+            with pytest.raises(errors.ChannelTruncatedError):
+                channel.reader.read()
+
+
+def test_a_handlers_own_error_is_logged_where_it_happened(
+    worker: Worker, unique: Unique, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With its traceback, by the worker that ran it."""
+
+    def buggy(data: Any) -> Any:
+        return dict[str, Any]()["nokey"]
+
+    with pytest.raises(errors.HandlerFailedError):
+        worker.trigger(worker.register_function(unique("buggy"), buggy).id)
+    assert "buggy" in caplog.text and "KeyError: 'nokey'" in caplog.text and "line" in caplog.text

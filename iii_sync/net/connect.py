@@ -37,6 +37,8 @@ class Address:
     """
 
     def __init__(self, url: str) -> None:
+        if not isinstance(url, str):
+            raise ConfigurationError(f"the address {url!r} must be text such as ws://host:port")
         self.url = url
         try:
             parts = urlsplit(url)
@@ -125,6 +127,10 @@ def connect(address: Address, url: str, route: Route, timeout: Optional[float]) 
         raise HandshakeRejectedError(
             f"{address} answered HTTP {exc.status_code} instead of opening a WebSocket", exc.status_code
         ) from None
+    except ConnectionRefusedError as exc:
+        raise ConnectFailedError(
+            f"no connection to {address}: {exc}; is an engine running there? python -m iii_sync engine starts one"
+        ) from exc
     except OSError as exc:
         raise ConnectFailedError(f"no connection to {address}: {exc}") from exc
     except ConfigurationError:

@@ -178,6 +178,8 @@ class Loop:
             end = time.monotonic() + 1
             while self._watched and time.monotonic() < end:
                 self._turn(0.02)
+            for owner in list(self._watched):
+                owner.forget()  # its sender was interrupted with the turn in hand, and will not give it back
         finally:
             self._selector.close()
             self._wake_in.close()
