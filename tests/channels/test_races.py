@@ -17,7 +17,8 @@ from iii_sync.net.inbox import Inbox
 from iii_sync.net.loop import Loop
 
 from ..support.rawserver import RawPeer, raw_server
-from .test_streams import WAIT, Unique, in_thread
+from ..support.threads import in_thread
+from .test_streams import WAIT, Unique
 
 
 def reader_elsewhere(peer: Worker, channel: Any) -> ChannelReader:

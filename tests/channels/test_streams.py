@@ -29,6 +29,8 @@ from iii_sync import (
     register_worker,
 )
 
+from ..support.threads import in_thread
+
 WAIT = 30.0
 
 Unique = Callable[[str], str]
@@ -41,30 +43,6 @@ def channel(worker: Worker) -> Iterator[Channel]:
     yield channel
     channel.reader.abort()
     channel.writer.abort()
-
-
-def in_thread(function: Callable[[], Any]) -> Callable[[], Any]:
-    """Run ``function`` on a thread; the result of the returned call is its result, or raises what it raised."""
-    outcome: list[Any] = []
-
-    def run() -> None:
-        try:
-            outcome.append((function(), None))
-        except BaseException as exc:
-            outcome.append((None, exc))
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-
-    def result() -> Any:
-        thread.join(WAIT)
-        assert outcome, "the thread is still running"
-        value, error = outcome[0]
-        if error is not None:
-            raise error
-        return value
-
-    return result
 
 
 def feed(writer: ChannelWriter, data: bytes, seed: int = 0) -> None:

@@ -8,10 +8,9 @@ import hashlib
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 from iii_sync import Call, ChannelReader, ChannelWriter, Worker
 
@@ -141,27 +140,3 @@ def sha256(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def in_thread(function: Callable[[], Any]) -> Callable[[], Any]:
-    """Run ``function`` on a thread; the returned call waits for it, and returns or raises what it did."""
-    outcome: list[tuple[Any, Optional[BaseException]]] = []
-
-    def run() -> None:
-        try:
-            outcome.append((function(), None))
-        except BaseException as exc:
-            outcome.append((None, exc))
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-
-    def result() -> Any:
-        thread.join(WAIT)
-        assert outcome, "the thread is still running"
-        value, error = outcome[0]
-        if error is not None:
-            raise error
-        return value
-
-    return result

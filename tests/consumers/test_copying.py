@@ -19,8 +19,9 @@ from typing import Any
 
 import pytest
 
+from ..support.threads import in_thread
 from .corpus import SIZE, Corpus, blob, objects
-from .remote import WAIT, Remote, in_thread, sha256
+from .remote import WAIT, Remote, sha256
 
 COPY = "import shutil, sys; shutil.copyfileobj(sys.stdin.buffer, sys.stdout.buffer)"
 

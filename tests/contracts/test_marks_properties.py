@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import random
 import socket
 import struct
 import threading
 from collections.abc import Iterator
-from typing import Any, Callable, Optional, Union
+from typing import Any, Optional, Union
 
 import pytest
 import websocket
@@ -22,6 +23,7 @@ from iii_sync.net.connection import Connection
 
 from ..engine import peers
 from ..support.rawserver import RawPeer, raw_server, server_frame
+from ..support.threads import in_thread
 
 WAIT = 20.0
 
@@ -130,7 +132,7 @@ def check_foreign(worker: Worker, url: str, kind: str, stream: str, ending: str,
     reader.timeout = WAIT
     with contextlib.ExitStack() as stack:
         stack.callback(reader.abort)
-        reading = in_thread(lambda: End(reader)) if reader_first else (lambda: End(reader))
+        reading = in_thread(lambda: End(reader), 2 * WAIT) if reader_first else (lambda: End(reader))
         with peers.connect(peers.end_url(url, channel.writer_ref.model_dump())) as peer:
             sent = send_foreign(peer, stream, ending)
         end = reading()
@@ -139,30 +141,6 @@ def check_foreign(worker: Worker, url: str, kind: str, stream: str, ending: str,
         assert joined(end.events) == joined(sent), said
         assert end.complete is complete, said
         assert type(end.error) is (error or type(None)), said
-
-
-def in_thread(function: Callable[[], Any]) -> Callable[[], Any]:
-    """Run ``function`` on a thread; the returned call gives its result, or raises what it raised."""
-    outcome: list[tuple[Any, Optional[BaseException]]] = []
-
-    def run() -> None:
-        try:
-            outcome.append((function(), None))
-        except BaseException as exc:
-            outcome.append((None, exc))
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-
-    def result() -> Any:
-        thread.join(2 * WAIT)
-        assert outcome, "the thread is still running"
-        value, error = outcome[0]
-        if error is not None:
-            raise error
-        return value
-
-    return result
 
 
 BEHIND = ["", "d", "t", "n", "de", "dee", "dt", "dte", "ded", "te", "td", "tde", "deeeee", "deeeeede", "D", "De"]
@@ -333,10 +311,11 @@ class Play:
     def run(self) -> End:
         """Play it; returns what the reader saw."""
         schedule = self.schedule
-        reading = in_thread(self._read)
-        another = in_thread(self._end_it) if schedule.ending.startswith("another:") else None
+        reading = in_thread(self._read, 2 * WAIT)
+        another = in_thread(self._end_it, 2 * WAIT) if schedule.ending.startswith("another:") else None
         try:
-            writing = [in_thread(lambda thread=thread: self._write(thread)) for thread in range(len(schedule.writes))]  # type: ignore[misc]
+            threads = range(len(schedule.writes))
+            writing = [in_thread(functools.partial(self._write, thread), 2 * WAIT) for thread in threads]
             for written in writing:
                 written()
             self._enough.set()
@@ -538,7 +517,7 @@ def test_a_timeout_between_two_frames(worker: Worker, monkeypatch: pytest.Monkey
     channel = worker.create_channel()
     channel.reader.timeout = channel.writer.timeout = WAIT
     data = random.Random(failing).randbytes(3 * 1024 * 1024)
-    reading = in_thread(lambda: End(channel.reader))
+    reading = in_thread(lambda: End(channel.reader), 2 * WAIT)
     original, calls = Connection.send, itertools.count()
 
     def send(self: Connection, *arguments: Any, **options: Any) -> None:

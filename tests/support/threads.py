@@ -1,0 +1,30 @@
+"""Functions on threads of their own, whose outcome the test gets back."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Callable, Optional
+
+
+def in_thread(function: Callable[[], Any], wait: float = 30.0) -> Callable[[], Any]:
+    """Run ``function`` on a thread; the returned call waits ``wait`` seconds for it and gives its outcome."""
+    outcome: list[tuple[Any, Optional[BaseException]]] = []
+
+    def run() -> None:
+        try:
+            outcome.append((function(), None))
+        except BaseException as exc:
+            outcome.append((None, exc))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+
+    def result() -> Any:
+        thread.join(wait)
+        assert outcome, "the thread is still running"
+        value, error = outcome[0]
+        if error is not None:
+            raise error
+        return value
+
+    return result
