@@ -14,7 +14,7 @@ from typing import Optional
 from .._version import __version__
 from ..engine import main as engine
 from ..errors import IIISyncError
-from . import demo
+from . import demo, info
 
 __all__ = ["main"]
 
@@ -85,6 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     command = _with_epilog(commands.add_parser("demo", help=text, description=demo.DESCRIPTION), _DEMO_EPILOG)
     demo.add_arguments(command)
     command.set_defaults(run=demo.main)
+
+    command = commands.add_parser("info", help=info.DESCRIPTION, description=info.DESCRIPTION)
+    command.set_defaults(run=info.main)
     return parser
 
 

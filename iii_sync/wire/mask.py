@@ -1,15 +1,19 @@
 """Masking of client frames (RFC 6455, 5.3).
 
-Masking decides the speed of a writer, so there is a ladder: numpy when the process has it loaded anyway,
-else one big integer a piece, which is the fastest that the standard library offers.
+Masking decides the speed of a writer, so there is a ladder: the C extension where it was built, else numpy when
+the process has it loaded anyway, else one big integer a piece, which is the fastest that Python itself offers.
+``III_SYNC_MASK`` (``c``, ``numpy`` or ``python``) picks a step by name; it is read when this is imported.
 """
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Any, Union
+from typing import Any, Callable, Optional, Union
 
-__all__ = ["mask_into", "masked"]
+__all__ = ["mask_into", "masked", "method"]
+
+MaskInto = Callable[[memoryview, memoryview, bytes], None]
 
 _PIECE = 16 * 1024  # big-integer XOR is quickest in pieces that stay in the first-level cache
 _SMALL = 4096  # below this the set-up of numpy costs more than it saves
@@ -25,23 +29,30 @@ def masked(data: Union[bytes, bytearray, memoryview], key: bytes) -> bytes:
     return number.to_bytes(size, "little")
 
 
-def mask_into(target: memoryview, data: memoryview, key: bytes) -> None:
-    """Write ``data`` masked with ``key`` into ``target``.
+def method() -> str:
+    """Return which step of the ladder large frames take now: ``c``, ``numpy`` or ``python``."""
+    if mask_into is not _mask_in_python:
+        return "c"
+    return "python" if _loaded_numpy() is None else "numpy"
 
-    Args:
-        target: Writable bytes, as long as ``data``; must not overlap it.
-        data: The payload, a view of single bytes.
-        key: The four bytes of the mask.
-    """
+
+def _mask_in_python(target: memoryview, data: memoryview, key: bytes) -> None:
     size = len(data)
     if size >= _SMALL:
-        numpy = sys.modules.get("numpy")
-        # A numpy that another thread is still importing has no attributes yet.
-        if numpy is not None and hasattr(numpy, "bitwise_xor") and hasattr(numpy, "frombuffer"):
+        numpy = _loaded_numpy()
+        if numpy is not None:
             _mask_with_numpy(numpy, target, data, key)
             return
     for start in range(0, size, _PIECE):
         target[start : start + _PIECE] = masked(data[start : start + _PIECE], key)
+
+
+def _loaded_numpy() -> Any:
+    if _WANTED == "python":
+        return None
+    numpy = sys.modules.get("numpy")
+    # A numpy that another thread is still importing has no attributes yet.
+    return numpy if hasattr(numpy, "bitwise_xor") and hasattr(numpy, "frombuffer") else None
 
 
 def _mask_with_numpy(numpy: Any, target: memoryview, data: memoryview, key: bytes) -> None:
@@ -52,3 +63,27 @@ def _mask_with_numpy(numpy: Any, target: memoryview, data: memoryview, key: byte
     numpy.bitwise_xor(source, word, out=out)
     if whole < len(data):
         target[whole:] = masked(data[whole:], key)
+
+
+def _extension() -> Optional[MaskInto]:
+    """Return the function of the C extension, if it was built and masks as it should."""
+    try:
+        from ._mask import mask_into as found
+    except ImportError:
+        return None
+    # Not trusted before it has shown what it does: a wrong mask would reach the peer as somebody's data.
+    data, key = bytes(range(1, 28)), b"\x9a\x01\xff\x80"
+    target = bytearray(len(data))
+    found(memoryview(target), memoryview(data), key)
+    return found if target == masked(data, key) else None
+
+
+_WANTED = os.environ.get("III_SYNC_MASK", "")
+_in_c = None if _WANTED in ("numpy", "python") else _extension()
+
+mask_into: MaskInto = _in_c or _mask_in_python
+"""Write ``data`` masked with ``key`` into ``target``.
+
+``target`` is writable, as long as ``data``, and does not overlap it; both are views of single bytes; ``key`` has the
+four bytes of the mask.
+"""

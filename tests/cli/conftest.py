@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Optional, Protocol, Union
 
@@ -30,6 +30,7 @@ class Start(Protocol):
         *arguments: str,
         url: str = "",
         without: Optional[str] = None,
+        variables: Optional[Mapping[str, str]] = None,
         stderr: Union[int, IO[bytes]] = subprocess.PIPE,
     ) -> subprocess.Popen[str]: ...
 
@@ -51,11 +52,13 @@ def start(scratch: Path) -> Iterator[Start]:
         *arguments: str,
         url: str = "",
         without: Optional[str] = None,
+        variables: Optional[Mapping[str, str]] = None,
         stderr: Union[int, IO[bytes]] = subprocess.PIPE,
     ) -> subprocess.Popen[str]:
         program = ["-m", "iii_sync"] if without is None else ["-c", WITHOUT, without]
         environment = {**os.environ, "PYTHONPATH": HOME, "PYTHONWARNINGS": "error"}
         environment.update(III_URL=url, TMPDIR=str(scratch))
+        environment.update(variables or {})
         process = subprocess.Popen(
             [sys.executable, *program, *arguments],
             env=environment,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import signal
 import socket
@@ -23,6 +24,28 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     """Wait for a command; return its exit code and what it wrote."""
     out, err = process.communicate(timeout=60)
     return process.returncode, out, err
+
+
+class TestInfo:
+    """``info`` says what is used, and gives no secret away."""
+
+    def test_what_is_used(self, start: Start) -> None:
+        """Versions, the engine's address and the way of masking are there."""
+        variables = {"III_TOKEN": "secret-2", "III_SYNC_MASK": "python"}
+        status, out, err = finish(start("info", url="ws://engine.example:1234/?token=secret-1", variables=variables))
+        assert (status, err) == (0, "")
+        shown = dict(line.split(None, 1) for line in out.splitlines())
+        assert shown["iii_sync"] == iii_sync.__version__
+        assert shown["engine"] == "ws://engine.example:1234/?…"
+        assert shown["masking"].startswith("Python's integers")
+        assert shown["III_TOKEN"] == "is set"
+        assert "secret" not in out
+
+    def test_the_extension_is_visible(self, start: Start) -> None:
+        """Whether the C extension was built can be seen."""
+        built = importlib.util.find_spec("iii_sync.wire._mask") is not None
+        _, out, _ = finish(start("info"))
+        assert ("the C extension\n" in out) == built
 
 
 class TestHelp:

@@ -1,11 +1,16 @@
-"""Masking: both rungs of the ladder against a reference that goes byte by byte."""
+"""Masking: every step of the ladder against a reference that goes byte by byte."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import random
+import subprocess
 import sys
+import threading
 import types
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -27,30 +32,43 @@ def reference(data: bytes, key: bytes) -> bytes:
     return bytes(byte ^ key[index % 4] for index, byte in enumerate(data))
 
 
-@pytest.fixture(params=["numpy", "none", "half imported"])
-def rung(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Run with numpy loaded, without it, and while another thread is still importing it."""
+@pytest.fixture(params=["c", "numpy", "python", "half imported"])
+def rung(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[mask.MaskInto]:
+    """Each step of the ladder: the extension, numpy, neither, and a numpy that is still being imported."""
+    if request.param == "c":
+        yield extension()
+        return
     if request.param == "numpy":
         pytest.importorskip("numpy")
+        monkeypatch.setattr(mask, "_WANTED", "")
     else:
         half = types.ModuleType("numpy")
         half.bitwise_xor = None  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "numpy", half if request.param == "half imported" else None)
-    yield request.param
+    yield mask._mask_in_python
 
 
-def test_mask_into_equals_the_reference(rung: str) -> None:
+def extension() -> mask.MaskInto:
+    """The function of the C extension, whether it is in use or not."""
+    if importlib.util.find_spec("iii_sync.wire._mask") is None:
+        pytest.skip("the C extension was not built")
+    found = mask._extension()
+    assert found is not None, "the C extension is there, and masks wrongly"
+    return found
+
+
+def test_mask_into_equals_the_reference(rung: mask.MaskInto) -> None:
     """Every size around every border is masked as the standard says, and nothing beside it is touched."""
     source = random.Random(1).randbytes(max(SIZES))
     expected = reference(source, KEY)
     for size in SIZES:
         target = bytearray(b"\xee" * (size + 2))
-        mask.mask_into(memoryview(target)[1 : 1 + size], memoryview(source)[:size], KEY)
+        rung(memoryview(target)[1 : 1 + size], memoryview(source)[:size], KEY)
         assert target[1:-1] == expected[:size], size
         assert target[0] == target[-1] == 0xEE, size
 
 
-def test_mask_into_at_unaligned_offsets(rung: str) -> None:
+def test_mask_into_at_unaligned_offsets(rung: mask.MaskInto) -> None:
     """Source and target may start anywhere."""
     source = bytearray(random.Random(2).randbytes(20000))
     before = bytes(source)
@@ -58,7 +76,7 @@ def test_mask_into_at_unaligned_offsets(rung: str) -> None:
         for target_at in range(9):
             for size in (5, 4095, 4096, 4099, 16391):
                 target = bytearray(20020)
-                mask.mask_into(
+                rung(
                     memoryview(target)[target_at : target_at + size],
                     memoryview(source)[source_at : source_at + size],
                     KEY,
@@ -70,14 +88,14 @@ def test_mask_into_at_unaligned_offsets(rung: str) -> None:
     assert source == before
 
 
-def test_masking_twice_gives_the_data_back(rung: str) -> None:
+def test_masking_twice_gives_the_data_back(rung: mask.MaskInto) -> None:
     """Masking is its own inverse, on a read-only source too, which stays as it was."""
     for size in SIZES:
         data = random.Random(size).randbytes(size)
         copy = bytes(bytearray(data))
         once, twice = bytearray(size), bytearray(size)
-        mask.mask_into(memoryview(once), memoryview(data), KEY)
-        mask.mask_into(memoryview(twice), memoryview(once), KEY)
+        rung(memoryview(once), memoryview(data), KEY)
+        rung(memoryview(twice), memoryview(once), KEY)
         assert twice == data == copy
         assert mask.masked(mask.masked(data, KEY), KEY) == data
 
@@ -106,6 +124,82 @@ def test_numpy_is_used_only_when_it_is_loaded(monkeypatch: pytest.MonkeyPatch) -
     """Masking large data never imports numpy by itself."""
     monkeypatch.delitem(sys.modules, "numpy", raising=False)
     target = bytearray(100_000)
-    mask.mask_into(memoryview(target), memoryview(bytes(100_000)), KEY)
+    mask._mask_in_python(memoryview(target), memoryview(bytes(100_000)), KEY)
     assert target == KEY * 25_000
     assert "numpy" not in sys.modules
+
+
+@pytest.mark.parametrize("wanted", ["c", "numpy", "python", ""])
+def test_a_step_can_be_picked(wanted: str) -> None:
+    """``III_SYNC_MASK`` decides what masks, as far as it is there; without it the quickest does."""
+    script = "import numpy; from iii_sync.wire import mask; print(mask.method())"
+    environment = dict(os.environ, III_SYNC_MASK=wanted)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    built = importlib.util.find_spec("iii_sync.wire._mask") is not None
+    expected = wanted if wanted in ("numpy", "python") else "c" if built else "numpy"
+    assert done.stdout.strip() == expected
+
+
+class TestTheExtensionItself:
+    """It is called with what Python checks elsewhere, so it checks for itself."""
+
+    @pytest.mark.parametrize(
+        ("target", "data", "key"),
+        [
+            (bytearray(4), b"12345", KEY),
+            (bytearray(5), b"1234", KEY),
+            (bytearray(4), b"1234", b"abc"),
+            (bytearray(4), b"1234", b"abcde"),
+            (bytearray(4), b"1234", b""),
+        ],
+    )
+    def test_sizes_that_do_not_fit(self, target: bytearray, data: bytes, key: bytes) -> None:
+        """Another length of target or key is a ValueError, and nothing is written."""
+        before = bytes(target)
+        with pytest.raises(ValueError, match="bytes"):
+            extension()(memoryview(target), memoryview(data), key)
+        assert target == before
+
+    @pytest.mark.parametrize("arguments", [(), (1, 2, 3), (b"1234", b"1234", KEY), (bytearray(4), "1234", KEY)])
+    def test_what_is_no_buffer(self, arguments: tuple[Any, ...]) -> None:
+        """Other types, a target that is not writable, and missing arguments are errors."""
+        with pytest.raises((TypeError, BufferError)):
+            extension()(*arguments)
+
+    def test_views_are_let_go(self) -> None:
+        """A buffer can be resized after it was masked, and after an error."""
+        function = extension()
+        target, data = bytearray(8), bytearray(8)
+        for key in (KEY, b"bad key"):
+            try:
+                function(target, data, key)  # type: ignore[arg-type]
+            except ValueError:
+                pass
+            target.append(0)
+            target.pop()
+            data.append(0)
+            data.pop()
+
+    def test_above_what_keeps_the_gil(self) -> None:
+        """A piece for which the GIL is let go is masked the same, while other threads run."""
+        function = extension()
+        data = random.Random(5).randbytes(3 * 1024 * 1024 + 5)
+        target = bytearray(len(data))
+        counted = [0]
+        stop = threading.Event()
+
+        def count() -> None:
+            while not stop.is_set():
+                counted[0] += 1
+
+        thread = threading.Thread(target=count)
+        thread.start()
+        try:
+            for _ in range(50):
+                function(memoryview(target), memoryview(data), KEY)
+        finally:
+            stop.set()
+            thread.join(30)
+        assert mask.masked(target, KEY) == data

@@ -1,0 +1,63 @@
+"""``python -m iii_sync info``: what is installed and what would be used, for a look or a bug report."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import ssl
+from importlib import metadata
+
+from .._version import __version__
+from ..net.connect import Address
+from ..options import address_from_environment
+from ..wire import mask
+
+__all__ = ["DESCRIPTION", "main"]
+
+DESCRIPTION = "say what is installed and what would be used; shows no token and no key"
+
+_MASKS = {
+    "c": "the C extension",
+    "numpy": "numpy, since this process has it loaded",
+    "python": "Python's integers: the C extension was not built (or III_SYNC_MASK says so); numpy is used if loaded",
+}
+
+_PACKAGES = ("websocket-client", "typing-extensions", "aiohttp", "tqdm", "numpy")
+
+#: Environment variables that matter, and whether their values may be shown.
+_VARIABLES = {
+    "III_NAMESPACE": True,
+    "III_WORKER_NAME": True,
+    "III_ISOLATION": True,
+    "III_SYNC_MASK": True,
+    "III_TOKEN": False,
+}
+
+
+def main(_: argparse.Namespace) -> int:
+    """Print it; returns 0."""
+    lines = {
+        "iii_sync": __version__,
+        "Python": f"{platform.python_implementation()} {platform.python_version()}, {platform.platform()}",
+        "TLS": ssl.OPENSSL_VERSION,
+        "masking": _MASKS[mask.method()],
+        "engine": str(Address(address_from_environment(None))),
+    }
+    for package in _PACKAGES:
+        lines[package] = _version(package)
+    for name, shown in _VARIABLES.items():
+        value = os.environ.get(name)
+        if value:
+            lines[name] = value if shown else "is set"
+    width = max(map(len, lines))
+    for name, text in lines.items():
+        print(f"{name:{width}}  {text}")
+    return 0
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
