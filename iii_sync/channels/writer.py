@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import threading
-from typing import Any, Literal, NoReturn, Optional, overload
+from typing import Any, Callable, Literal, NoReturn, Optional, overload
 
 from typing_extensions import Buffer
 
@@ -20,9 +20,9 @@ from ..errors import (
 from ..net.connection import STALL, Connection
 from ..net.waiting import Deadline
 from ..wire import frames
-from ..wire.marks import OPENING
 from .end import OWN_TIMEOUT, End, Owner, as_bytes, as_channel_error, let_go
 from .files import ChannelFileWriter, ChannelTextWriter, file_of_writer
+from .outgoing import LATER, Outgoing, opening_mark
 from .refs import StreamChannelRef
 
 __all__ = ["ChannelWriter"]
@@ -31,9 +31,6 @@ _log = logging.getLogger("iii_sync.channel")
 
 #: How often ``close()`` looks whether the engine's machine still takes data.
 _LOOK = 0.25
-
-#: Room in front of a payload for its header and, the first time, for the opening mark.
-_AT = frames.HEADROOM + OPENING * 6
 
 
 class ChannelWriter(End):
@@ -64,11 +61,10 @@ class ChannelWriter(End):
         super().__init__(owner, ref, timeout)
         self.close_timeout = close_timeout
         self._marks = marks
-        self._ending = _Ending()
         self._writing = 0  # calls inside write; under _state_lock
         # The rest belongs to the holder of the connection's turn.
-        self._opened = not marks
-        self._frame = bytearray()
+        self._outgoing = Outgoing(marks)
+        self._ending = _Ending(self._outgoing)
         self._sent = 0
         self._complained = False
 
@@ -127,7 +123,7 @@ class ChannelWriter(End):
             self._enter()
             try:
                 if view.nbytes:
-                    self._send(frames.BINARY, view, self._patience(timeout))
+                    self._send(view, self._patience(timeout))
                 return view.nbytes
             finally:
                 self._leave()
@@ -153,7 +149,7 @@ class ChannelWriter(End):
             )
         self._enter()
         try:
-            self._send(frames.TEXT, memoryview(encoded), self._patience(timeout))
+            self._send_text(frames.encode_frame(frames.TEXT, encoded), self._patience(timeout))
         finally:
             self._leave()
 
@@ -259,45 +255,52 @@ class ChannelWriter(End):
         with self._state_lock:
             self._writing -= 1
 
-    def _send(self, opcode: int, view: memoryview, timeout: Optional[float]) -> None:
+    def _send(self, view: memoryview, timeout: Optional[float]) -> None:
         connection = self._connected(self._ending)
         deadline = Deadline(timeout, silence=True)
-        sending = False  # whether something of this call may have left
-        sent = False  # whether a whole frame of it has
+        begun = False  # whether something of this call may be in the stream
         try:
             connection.take_turn(deadline)
             try:
                 self._raise_failure()
-                for start in range(0, len(view) or 1, frames.MAX_FRAME):
-                    frame = self._framed(opcode, view[start : start + frames.MAX_FRAME])
-                    sending, opened = True, self._opened
-                    # Before the mark leaves: a second one, sent by an abort, would be taken for the end mark.
-                    self._opened = opened or opcode == frames.BINARY
-                    try:
-                        connection.send(frame, deadline, stalled=self._stalled)
-                    except TimeoutError:
-                        if connection.error is None:
-                            self._opened = opened  # nothing has left
-                        raise
-                    sent = True
-                self._sent += len(view) if opcode == frames.BINARY else 0
+                outgoing, size = self._outgoing, len(view)
+                for start in range(0, size, frames.MAX_FRAME):
+                    piece = view[start : start + frames.MAX_FRAME] if size > frames.MAX_FRAME else view
+                    # A call is never split over two frames without need: so it can time out before it has begun.
+                    self._make_room(connection, len(piece), deadline)
+                    begun = True
+                    if outgoing.add(piece):
+                        connection.push(deadline)
+                    else:
+                        connection.push_later(LATER)
+                self._sent += size
             finally:
                 connection.give_turn_back()
         except BaseException as exc:
-            undisturbed = not sending or (isinstance(exc, TimeoutError) and not sent and connection.error is None)
-            self._broken(connection, exc, undisturbed)
+            self._broken(connection, exc, not begun)
 
-    def _framed(self, opcode: int, piece: memoryview) -> memoryview:
-        """Frame one piece in the reusable buffer, behind the opening mark if that is still to come."""
-        if len(self._frame) < _AT + len(piece):
-            self._frame = bytearray(_AT + len(piece))
-        buffer = memoryview(self._frame)
-        begin = frames.frame_into(buffer, opcode, piece, _AT)
-        if opcode == frames.BINARY and not self._opened:
-            mark = _opening_mark()
-            buffer[begin - len(mark) : begin] = mark
-            begin -= len(mark)
-        return buffer[begin : _AT + len(piece)]
+    def _make_room(self, connection: Connection, size: int, deadline: Deadline) -> None:
+        """Wait until ``size`` bytes fit into the growing frame, with the turn."""
+        stalled: Optional[Callable[[], None]] = self._stalled
+        while self._outgoing.room < size and not connection.push(deadline) and self._outgoing.room < size:
+            stalled = connection.wait_writable(deadline, stalled)
+
+    def _send_text(self, frame: bytes, timeout: Optional[float]) -> None:
+        connection = self._connected(self._ending)
+        deadline = Deadline(timeout, silence=True)
+        begun = False
+        try:
+            connection.take_turn(deadline)
+            try:
+                self._raise_failure()
+                connection.drain(deadline, stalled=self._stalled)
+                begun = True
+                connection.send(frame, deadline, stalled=self._stalled)
+            finally:
+                connection.give_turn_back()
+        except BaseException as exc:
+            # A message that did not leave at all may be sent again.
+            self._broken(connection, exc, not begun or (isinstance(exc, TimeoutError) and connection.error is None))
 
     def _broken(self, connection: Connection, exc: BaseException, undisturbed: bool) -> NoReturn:
         """Note what a failed write means for the stream, and raise it."""
@@ -336,14 +339,15 @@ class ChannelWriter(End):
             connection.take_turn(deadline)
             try:
                 self._raise_failure()
-                if not self._opened:
-                    tail.append(_opening_mark())
+                connection.drain(deadline, stalled=self._stalled)
+                if not self._outgoing.opened:
+                    tail.append(opening_mark())
                 if self._marks or not self._sent:
                     tail.append(frames.encode_frame(frames.BINARY))
                 tail.append(frames.close_frame(1000))
                 connection.sent_close()
+                self._outgoing.opened = True
                 connection.send(b"".join(tail), deadline, stalled=self._stalled)
-                self._opened = True
             finally:
                 connection.give_turn_back()
             self._await_end(connection, deadline)
@@ -390,24 +394,29 @@ class ChannelWriter(End):
                 _log.debug("an aborted stream could not be announced", exc_info=True)
                 return
             connection.start()
-            connection.drop(ChannelAbortedError("the stream was aborted"), last=_opening_mark)
+            connection.drop(ChannelAbortedError("the stream was aborted"), last=opening_mark)
             self._owner.end_is_over(self)
 
     def _last_words(self) -> bytes:
-        return b"" if self._opened else _opening_mark()
+        return self._outgoing.last_words()
 
 
 class _Ending:
-    """What a writer receives: nothing but the end. Receiver methods are the reader thread's."""
+    """What a writer receives: nothing but the end. Receiver methods are the reader thread's.
 
-    def __init__(self) -> None:
+    Args:
+        outgoing: What the connection is to send.
+    """
+
+    def __init__(self, outgoing: Outgoing) -> None:
+        self._outgoing = outgoing
         self.over = threading.Event()
         self.error: Optional[BaseException] = None
         self.close: Optional[frames.CloseReason] = None
         self._buffer = bytearray(512)
 
     def attached(self, connection: Connection) -> None:
-        pass
+        connection.take_from(self._outgoing)
 
     def buffer(self) -> bytearray:
         return self._buffer
@@ -421,7 +430,3 @@ class _Ending:
 
 
 _CURE = "Nobody may be reading: start the reading function first, with submit() or open()"
-
-
-def _opening_mark() -> bytes:
-    return b"".join(frames.encode_frame(frames.BINARY) for _ in range(OPENING))

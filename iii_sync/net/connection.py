@@ -7,6 +7,10 @@ Who may touch what:
   (or several that belong together), so frames of two senders never mix. The reader thread never waits for
   it: what it has to send (a pong, a Close, an answer) goes to the *outbox*, and whoever gives the turn back
   sends what is in there first. A worker may hold both ends of one channel, so waiting here would deadlock.
+* Whatever is being sent is the *rest*: whole frames of which a part may have left. When it is gone the outbox
+  follows, then what the *source* has (a stream that is still growing, say). A caller waits until its frames have
+  left (:meth:`Connection.send`), or leaves a rest behind (:meth:`Connection.push`), which the reader thread sends
+  as the socket drains. All three belong to the holder of the turn.
 * Under TLS one thread at a time is inside OpenSSL: waiting happens outside ``_tls_lock``, each call on the
   non-blocking socket inside it.
 * ``_error`` is set once, under ``_state_lock``; everybody may read it.
@@ -40,6 +44,9 @@ Buffer = Union[bytes, bytearray, memoryview]
 
 #: What may wait in the outbox. A peer that lets more pile up does not read, and will not get better.
 _MAX_OUTBOX = 32 * 1024 * 1024
+
+#: Seconds after which a late push that found the turn taken is tried again.
+_AGAIN = 0.001
 
 #: After how many seconds without progress a blocked sender tells its owner, once.
 STALL = 5.0
@@ -75,6 +82,13 @@ class Receiver(Protocol):
         """
 
 
+class Source(Protocol):
+    """Frames that are not ready before the socket is. Called with the turn."""
+
+    def next(self) -> Optional[memoryview]:
+        """Return the next whole frames, which stay as they are until this is called again; ``None`` for none."""
+
+
 class Connection:
     """One WebSocket.
 
@@ -96,11 +110,14 @@ class Connection:
         self._tls_lock = threading.Lock() if hasattr(sock, "pending") else None
         self._state_lock = threading.Lock()
         self._error: Optional[BaseException] = None
+        self._rest: Optional[memoryview] = None  # with the turn
+        self._source: Optional[Source] = None  # with the turn
         self._outbox: deque[bytes] = deque()  # filled by the reader thread, emptied with the turn
         self._outbox_size = 0  # reader thread adds, turn owner subtracts; both under _state_lock
         self._paused = False  # reader thread only
         self._want_write = False  # reader thread only
         self._ended = False  # reader thread only: the receiver was told
+        self._later = False  # a late push is due; set with the turn or on the reader thread
         self._closed = False  # reader thread only: the descriptor is gone
         self._close_sent = False
         self._reset = False  # reader thread only: end with RST instead of FIN
@@ -145,10 +162,12 @@ class Connection:
             self._reset = reset
             if last is not None and self._error is None and self._turn.acquire(blocking=False):
                 try:
-                    words = last()
-                    if words:
-                        self._outbox.append(words)
-                        self._flush_outbox()
+                    # With a rest under way nothing can be said; what it cuts in two shows the cut by itself.
+                    if self._rest is None:
+                        self._source = None
+                        self._rest = memoryview(last()) or None
+                        with contextlib.suppress(Exception):  # it broke, and _try_send has noted it
+                            self._push()
                     self._set_error(error)  # before the turn is free: nothing may follow
                 finally:
                     self._turn.release()
@@ -177,7 +196,7 @@ class Connection:
             self._check()
 
     def send(self, data: Buffer, deadline: Deadline, *, stalled: Optional[Callable[[], None]] = None) -> None:
-        """Send frames, all of them; needs the turn.
+        """Send frames, all of them, behind those that still wait; needs the turn.
 
         Blocks while the peer does not take them, at most until ``deadline``.
 
@@ -187,52 +206,101 @@ class Connection:
             stalled: Called once when nothing left for some seconds.
 
         Raises:
-            TimeoutError: Nothing left in time. When a part had left, the connection is dropped with it.
+            TimeoutError: Nothing left in time. When a part of ``data`` had left, the connection is dropped with it.
             BaseException: What broke the connection, or interrupted the wait.
         """
-        # Frames of the reader thread come first: we are at a frame boundary.
-        while self._outbox and not self._flush_outbox():
-            self._check()
-            stalled = self._wait_writable(deadline, stalled)
-        view = memoryview(data)
-        size, sent = len(view), 0
-        touched = False  # whether a part may have left
+        # What waits is none of ours: an interruption up to here leaves everything as it is.
+        self.drain(deadline, stalled=stalled)
+        self._rest = view = memoryview(data)
         try:
-            while sent < size:
-                self._check()
-                touched = True
-                count = self._try_send(view[sent:] if sent else view)
-                if count:
-                    sent += count
-                    deadline.progress()
-                    continue
-                # OpenSSL keeps what it could not send: from then on the record must be finished.
-                touched = sent > 0 or self._tls_lock is not None
-                stalled = self._wait_writable(deadline, stalled)
+            self.drain(deadline, stalled=stalled)
         except BaseException as exc:
-            if touched and sent < size:
+            # OpenSSL keeps what it could not send: from then on the record must be finished.
+            if self._rest is view and self._tls_lock is None and self._error is None:
+                self._rest = None
+            elif self._rest is not None:
                 self._poison(exc)
             raise
 
+    def drain(self, deadline: Deadline, *, stalled: Optional[Callable[[], None]] = None) -> None:
+        """Wait until everything that waits has left; needs the turn. Blocks and raises like :meth:`send`."""
+        while not self.push(deadline):
+            stalled = self.wait_writable(deadline, stalled)
+
+    def push(self, deadline: Optional[Deadline] = None) -> bool:
+        """Send what waits as far as the socket takes it now; needs the turn and does not block.
+
+        Args:
+            deadline: Told of every progress.
+
+        Returns:
+            Whether nothing waits any more.
+
+        Raises:
+            BaseException: What broke the connection.
+        """
+        self._check()
+        try:
+            return self._push(deadline)
+        except Exception:
+            raise  # it broke, and _try_send has noted it
+        except BaseException as exc:
+            self._interrupted(exc)
+            raise
+
+    def push_later(self, delay: float) -> None:
+        """Send what waits in ``delay`` seconds, unless it has left by then; needs the turn and does not block."""
+        if not self._later:
+            self._later = True
+            self._loop.call_later(delay, self._push_late)
+
+    def take_from(self, source: Source) -> None:
+        """Send what ``source`` has whenever nothing else waits. Once, before the first byte."""
+        self._source = source
+
+    def wait_writable(self, deadline: Deadline, stalled: Optional[Callable[[], None]]) -> Optional[Callable[[], None]]:
+        """Wait until the socket takes more; needs the turn.
+
+        Returns:
+            ``stalled`` as long as it has not been called.
+
+        Raises:
+            TimeoutError: The deadline passed.
+        """
+        remaining = deadline.remaining()
+        if stalled is not None and (remaining is None or remaining > STALL):
+            if wait_for_socket(self._sock, STALL, write=True):
+                return stalled
+            stalled()
+            remaining = deadline.remaining()
+        if not wait_for_socket(self._sock, remaining, write=True) and deadline.expired:
+            raise TimeoutError(f"nothing could be sent for {deadline.timeout:g} s")
+        return None
+
     def give_turn_back(self) -> None:
-        """End the turn; what the reader thread put into the outbox meanwhile is sent, without waiting."""
+        """End the turn; what still waits is sent by the reader thread as the socket drains. Does not block."""
         while True:
+            left = self._rest is not None
             self._turn.release()
             if self._error is not None:
                 self._loop.call_soon(self._close_if_over)
+                return
+            if left:
+                # Looked at after the turn is free: the reader thread clears it before it tries to take the turn.
+                if not self._want_write:
+                    self._loop.call_soon(self._wait_to_push)
                 return
             # Look again: the reader thread may have found the turn taken just before it was given back.
             if not self._outbox or not self._turn.acquire(blocking=False):
                 return
             try:
-                flushed = self._flush_outbox()
-            except BaseException:
+                self._push()
+            except Exception:
+                pass  # the connection broke, and _try_send has noted it
+            except BaseException as exc:
+                self._interrupted(exc)
                 self._turn.release()
                 raise
-            if not flushed:
-                self._turn.release()
-                self._loop.call_soon(self._wait_to_flush)
-                return
 
     def sent_close(self) -> None:
         """Note that a Close frame was sent: the peer's Close is now an answer."""
@@ -272,16 +340,32 @@ class Connection:
         self._set_error(reason)
         self.drop(reason)
 
-    def _wait_writable(self, deadline: Deadline, stalled: Optional[Callable[[], None]]) -> Optional[Callable[[], None]]:
-        remaining = deadline.remaining()
-        if stalled is not None and (remaining is None or remaining > STALL):
-            if wait_for_socket(self._sock, STALL, write=True):
-                return stalled
-            stalled()
-            remaining = deadline.remaining()
-        if not wait_for_socket(self._sock, remaining, write=True) and deadline.expired:
-            raise TimeoutError(f"nothing could be sent for {deadline.timeout:g} s")
-        return None
+    def _interrupted(self, exc: BaseException) -> None:
+        """An interruption has hit while sending: how much of the rest has left is unknown."""
+        if self._rest is not None or self._source is not None:
+            self._poison(exc)
+
+    def _push(self, deadline: Optional[Deadline] = None) -> bool:
+        while True:
+            rest = self._rest
+            if rest is None:
+                if self._outbox:
+                    # Taken out last: an interruption may at worst repeat a frame, and not lose one.
+                    self._rest = memoryview(self._outbox[0])
+                    with self._state_lock:
+                        self._outbox_size -= len(self._outbox[0])
+                    self._outbox.popleft()
+                elif self._source is not None:
+                    self._rest = self._source.next()
+                if self._rest is None:
+                    return True
+                continue
+            count = self._try_send(rest)
+            if not count:
+                return False
+            self._rest = rest[count:] if count < len(rest) else None
+            if deadline is not None:
+                deadline.progress()
 
     def _try_send(self, view: memoryview) -> int:
         """One send; 0 when the socket is full."""
@@ -301,27 +385,6 @@ class Connection:
             assert self._error is not None
             raise fresh(self._error) from exc
 
-    def _flush_outbox(self) -> bool:
-        """Send what is in the outbox without blocking; needs the turn. ``False``: the socket is full."""
-        try:
-            while self._outbox and self._error is None:
-                data = self._outbox[0]
-                count = self._try_send(memoryview(data))
-                if not count:
-                    return False
-                if count < len(data):
-                    self._outbox[0] = data[count:]
-                else:
-                    self._outbox.popleft()
-                with self._state_lock:
-                    self._outbox_size -= count
-        except Exception:
-            pass  # the connection broke, and _try_send has noted it
-        except BaseException as exc:
-            self._poison(exc)
-            raise
-        return True
-
     # --- the reader thread -----------------------------------------------------------------------------
 
     def send_soon(self, data: bytes) -> None:
@@ -335,25 +398,43 @@ class Connection:
             self.on_broken(EngineConnectionError(f"{self._label} does not read what it is sent"))
             return
         self._outbox.append(data)
-        if self._turn.acquire(blocking=False):
-            flushed = self._flush_outbox()
-            self._turn.release()
-            if not flushed:
-                self._wait_to_flush()
+        if self._push_soon() and self._want_write:
+            self._watch()
+        # Else the owner of the turn looks for it when he gives it back.
 
-    def _wait_to_flush(self) -> None:
+    def _wait_to_push(self) -> None:
         if not self._want_write and not self._ended:
             self._want_write = True
             self._watch()
 
     def on_writable(self) -> None:
-        """The outbox can go on."""
+        """What waits can go on."""
         self._want_write = False
-        if self._turn.acquire(blocking=False):
-            self._want_write = not self._flush_outbox()
-            self._turn.release()
-        # Else the owner of the turn sends the outbox first thing.
+        self._push_soon()
         self._watch()
+
+    def _push_soon(self) -> bool:
+        """Send what waits, unless somebody has the turn."""
+        if not self._turn.acquire(blocking=False):
+            return False
+        try:
+            self._want_write = self._error is None and not self._push()
+        except Exception:
+            pass  # the connection broke, and _try_send has noted it
+        finally:
+            self._turn.release()
+        return True
+
+    def _push_late(self) -> None:
+        self._later = False
+        if self._want_write or self._error is not None:
+            return  # it leaves when the socket has drained, or never
+        if not self._push_soon():
+            # Its owner may not look for what the source has when he gives it back.
+            self._later = True
+            self._loop.call_later(_AGAIN, self._push_late)
+        elif self._want_write:
+            self._watch()
 
     def _begin(self) -> None:
         self._watch()

@@ -31,7 +31,8 @@ __all__ = [
     "close_frame",
     "encode_frame",
     "encode_message",
-    "frame_into",
+    "header_into",
+    "mask_into",
     "parse_close",
 ]
 
@@ -43,7 +44,7 @@ Buffer = Union[bytes, bytearray, memoryview]
 #: The largest payload of one frame. The official Python reader refuses one byte more (PROTOCOL P-2).
 MAX_FRAME = 1024 * 1024
 
-#: Bytes that :func:`frame_into` may use in front of a payload for the frame's header.
+#: Bytes that a frame's header may have.
 HEADROOM = 14
 
 #: Pieces that one :meth:`FrameParser.feed` gives at most; tiny frames cost far more memory than their bytes.
@@ -90,33 +91,33 @@ class CloseReason(NamedTuple):
 
 
 def encode_frame(opcode: int, payload: Buffer = b"", end: bool = True) -> bytes:
-    """Return one masked frame. For control frames and messages; a stream uses :func:`frame_into`."""
-    if len(payload) > _LARGE:
-        buffer = bytearray(HEADROOM + len(payload))
-        start = frame_into(memoryview(buffer), opcode, memoryview(payload), HEADROOM, end)
-        return bytes(memoryview(buffer)[start:])
-    key = os.urandom(4)
-    return _header(opcode, len(payload), key, end) + masked(payload, key)
-
-
-def frame_into(buffer: memoryview, opcode: int, payload: memoryview, at: int, end: bool = True) -> int:
-    """Write one masked frame into ``buffer`` so that its payload starts at ``at``.
-
-    Args:
-        buffer: Writable bytes; the payload must fit behind ``at``.
-        opcode: ``TEXT``, ``BINARY`` or 0 for a continuation.
-        payload: Bytes of the frame, at most :data:`MAX_FRAME`.
-        at: Where the payload starts; at least :data:`HEADROOM`.
-        end: Whether the frame ends its message.
-
-    Returns:
-        Where the frame's header starts.
-    """
+    """Return one masked frame. For control frames and messages; a stream has its own buffer."""
     key = os.urandom(4)
     header = _header(opcode, len(payload), key, end)
+    if len(payload) <= _LARGE:
+        return header + masked(payload, key)
+    frame = bytearray(len(header) + len(payload))
+    frame[: len(header)] = header
+    mask_into(memoryview(frame)[len(header) :], memoryview(payload), key)
+    return bytes(frame)
+
+
+def header_into(buffer: Union[bytearray, memoryview], opcode: int, size: int, key: bytes, at: int) -> int:
+    """Write the header of one masked frame into ``buffer`` so that its payload starts at ``at``.
+
+    Args:
+        buffer: Writable bytes.
+        opcode: ``TEXT``, ``BINARY`` or 0 for a continuation.
+        size: Bytes of the payload, at most :data:`MAX_FRAME`; it is masked with ``key`` by the caller.
+        key: The four bytes of the mask.
+        at: Where the payload starts; at least :data:`HEADROOM`.
+
+    Returns:
+        Where the header starts.
+    """
+    header = _header(opcode, size, key, True)
     start = at - len(header)
     buffer[start:at] = header
-    mask_into(buffer[at : at + len(payload)], payload, key)
     return start
 
 

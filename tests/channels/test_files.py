@@ -137,7 +137,7 @@ def test_a_failing_flush_on_close_aborts(channel: Channel) -> None:
     channel.writer.timeout = 0.3
     with pytest.raises(errors.WriteTimeout):
         while True:
-            channel.writer.write(bytes(300_000))
+            channel.writer.write(bytes(3_000_000))
     file.write(b"more")
     with pytest.raises((errors.ChannelAbortedError, errors.WriteTimeout)):
         file.close()

@@ -33,18 +33,18 @@ def test_an_abort_during_the_first_write_is_never_taken_for_the_end(
     """It comes before the opening mark has left and is carried out behind the data: a second mark would end them."""
     channel = worker.create_channel()
     gate = threading.Event()
-    original = Connection.send
+    original = Connection.push
 
     def waits() -> None:
         gate.wait(WAIT)
 
-    def send(self: Connection, *args: Any, **kwargs: Any) -> None:
+    def push(self: Connection, *args: Any) -> bool:
         if self is channel.writer._connection:
             worker._loop.call_soon(waits)
             channel.writer.abort()
-        original(self, *args, **kwargs)
+        return original(self, *args)
 
-    monkeypatch.setattr(Connection, "send", send)
+    monkeypatch.setattr(Connection, "push", push)
     try:
         channel.writer.write(b"half")
     finally:
@@ -60,14 +60,15 @@ def test_ctrl_c_behind_the_first_write_is_never_taken_for_the_end(
 ) -> None:
     """The data has left, and the interrupt comes before the writer has noted that."""
     channel = worker.create_channel()
-    original = Connection.send
+    original = Connection.push
 
-    def send(self: Connection, *args: Any, **kwargs: Any) -> None:
-        original(self, *args, **kwargs)
+    def push(self: Connection, *args: Any) -> bool:
+        done = original(self, *args)
         if self is channel.writer._connection:
             raise KeyboardInterrupt
+        return done
 
-    monkeypatch.setattr(Connection, "send", send)
+    monkeypatch.setattr(Connection, "push", push)
     with pytest.raises(KeyboardInterrupt):
         with channel.writer as f:
             f.write(b"half")

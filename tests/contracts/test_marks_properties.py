@@ -19,7 +19,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from iii_sync import ChannelReader, ChannelWriter, Worker, errors, register_worker
-from iii_sync.net.connection import Connection
 
 from ..engine import peers
 from ..support.rawserver import RawPeer, raw_server, server_frame
@@ -518,14 +517,14 @@ def test_a_timeout_between_two_frames(worker: Worker, monkeypatch: pytest.Monkey
     channel.reader.timeout = channel.writer.timeout = WAIT
     data = random.Random(failing).randbytes(3 * 1024 * 1024)
     reading = in_thread(lambda: End(channel.reader), 2 * WAIT)
-    original, calls = Connection.send, itertools.count()
+    original, calls = ChannelWriter._make_room, itertools.count()
 
-    def send(self: Connection, *arguments: Any, **options: Any) -> None:
-        if self is channel.writer._connection and next(calls) == failing:
+    def make_room(self: ChannelWriter, *arguments: Any) -> None:
+        if next(calls) == failing:
             raise TimeoutError("nothing could be sent")
-        original(self, *arguments, **options)
+        original(self, *arguments)
 
-    monkeypatch.setattr(Connection, "send", send)
+    monkeypatch.setattr(ChannelWriter, "_make_room", make_room)
     with pytest.raises(errors.WriteTimeout):
         channel.writer.write(data)
     if failing:

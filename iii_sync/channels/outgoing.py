@@ -1,0 +1,112 @@
+"""What a writer has taken and the socket has not: whole frames that leave as the socket drains."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Optional
+
+from ..wire import frames
+from ..wire.marks import OPENING
+
+__all__ = ["LATER", "Outgoing", "opening_mark"]
+
+#: Seconds that a growing frame may wait.
+LATER = 0.002
+
+#: A stream is under load when it had this many bytes without a pause of :data:`_PAUSE` seconds; what small writes
+#: cost does not depend on their size, so each counts for at least :data:`_LEAST`.
+_LOAD = 256 * 1024
+_LEAST = 4 * 1024
+_PAUSE = 0.001
+
+#: Room in front of a payload for its header and, the first time, for the opening mark.
+_AT = frames.HEADROOM + OPENING * 6
+
+
+class Outgoing:
+    """The frame that is growing, and the one that is leaving.
+
+    The engine's work is per message, and so is most of ours. So a write leaves at once, as a frame of its own, only as
+    long as the stream is not under load. Under load, and when the socket is full, writes join in one growing frame,
+    which leaves when it is full, when the socket has drained, or after :data:`LATER` seconds. At most one frame of
+    :data:`~iii_sync.wire.frames.MAX_FRAME` bytes grows while another one leaves.
+
+    A :class:`~iii_sync.net.connection.Source`. Belongs to the holder of the connection's turn; the connection
+    keeps it, so it must not know the writer, which could not be collected then.
+
+    Args:
+        marked: Whether the stream begins with the opening mark.
+
+    Attributes:
+        opened: Whether the opening mark is on its way, or there is none.
+    """
+
+    def __init__(self, marked: bool) -> None:
+        self.opened = not marked
+        self._growing = bytearray()
+        self._size = 0  # payload bytes in the growing frame
+        self._key = b""
+        self._leaving = bytearray()  # stays as it is until next() is called again
+        self._load = 0
+        self._last = 0.0  # when the last bytes were added
+
+    @property
+    def room(self) -> int:
+        """How many bytes still fit into the growing frame."""
+        return frames.MAX_FRAME - self._size
+
+    def add(self, piece: memoryview) -> bool:
+        """Append bytes to the growing frame; there must be room for them.
+
+        Returns:
+            Whether the frame should leave now. If not, it must leave within :data:`LATER` seconds.
+        """
+        at, size = _AT + self._size, len(piece)
+        if not self._size:
+            self._key = os.urandom(4)
+        if at + size > len(self._growing):
+            self._grow(at + size)
+        turn = self._size & 3
+        key = self._key[turn:] + self._key[:turn]
+        frames.mask_into(memoryview(self._growing)[at : at + size], piece, key)
+        now = time.monotonic()
+        if now - self._last > _PAUSE:
+            self._load = 0
+        self._last = now
+        idle = not self._size and self._load <= _LOAD
+        self._load += size if size > _LEAST else _LEAST
+        self._size += size  # last: an interruption before it leaves the frame as it was
+        return idle or self._size + size > frames.MAX_FRAME
+
+    def next(self) -> Optional[memoryview]:
+        """Return the frame that was growing, behind the opening mark if that is still to come."""
+        size = self._size
+        if not size:
+            return None
+        begin = frames.header_into(self._growing, frames.BINARY, size, self._key, _AT)
+        if not self.opened:
+            # Noted before it leaves: a second mark, sent by an abort, would be taken for the end mark.
+            self.opened = True
+            mark = opening_mark()
+            self._growing[begin - len(mark) : begin] = mark
+            begin -= len(mark)
+        self._growing, self._leaving = self._leaving, self._growing
+        self._size = 0
+        return memoryview(self._leaving)[begin : _AT + size]
+
+    def last_words(self) -> bytes:
+        """What to send before the stream is dropped: a stream that nobody has seen begin is opened, to be seen cut."""
+        return b"" if self.opened else opening_mark()
+
+    def _grow(self, size: int) -> None:
+        # A new one: the old one may be under way, and cannot be resized then.
+        larger = bytearray(min(max(size, 2 * len(self._growing)), _AT + frames.MAX_FRAME))
+        used = _AT + self._size
+        larger[_AT:used] = memoryview(self._growing)[_AT:used]
+        self._growing = larger
+
+
+def opening_mark() -> bytes:
+    """Return the empty messages that open a marked stream."""
+    return b"".join(frames.encode_frame(frames.BINARY) for _ in range(OPENING))
