@@ -12,7 +12,7 @@
     ├─ EngineConnectionError (ConnectionError)
     │  ├─ ConnectFailedError                    no engine could be reached
     │  ├─ HandshakeRejectedError                something answered, but not with a WebSocket
-    │  ├─ AuthenticationError                   the engine refused this worker
+    │  │  └─ AuthenticationError                the engine refused this worker
     │  ├─ ConnectionLostError                   the connection ended under a call
     │  └─ RemoteProtocolError                   the peer broke RFC 6455
     ├─ RegistrationRejectedError                the engine refused a name or a function id
@@ -125,8 +125,12 @@ class HandshakeRejectedError(EngineConnectionError):
         self.status = status
 
 
-class AuthenticationError(EngineConnectionError):
-    """The engine's authentication refused this worker (PROTOCOL 8.2)."""
+class AuthenticationError(HandshakeRejectedError):
+    """The engine, or what stands before it, refused this worker's credentials (PROTOCOL 8.2).
+
+    Attributes:
+        status: 401 or 403 when the answer to the handshake said so, ``None`` when the engine did behind it.
+    """
 
 
 class ConnectionLostError(EngineConnectionError):

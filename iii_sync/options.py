@@ -27,12 +27,15 @@ _LARGEST_MESSAGE = 64 * 1024 * 1024
 class ReconnectionConfig:
     """How a lost control connection is made again.
 
+    Tries count, and delays grow, until a connection has lasted ten seconds. A worker that the engine refuses when it
+    comes back (its name is taken, its credentials are not accepted) goes on trying for 30 seconds, then gives up.
+
     Attributes:
         initial_delay: Seconds before the second try; the first comes at once.
-        max_delay: Seconds that a delay may grow to.
-        backoff_multiplier: What a delay is multiplied with after each failure.
-        jitter_factor: Part of a delay that is random, 0 to 1.
-        max_retries: Tries before the worker gives up; ``None``: never.
+        max_delay: Seconds that a delay may grow to; one second during the first minute without a connection.
+        backoff_multiplier: What a delay is multiplied with after each try.
+        jitter_factor: Part of a delay that is random, 0 to 1: it is shorter by up to this part.
+        max_retries: Tries before the worker gives up; ``None``: never; 0: a lost connection is the end.
     """
 
     initial_delay: float = 0.1

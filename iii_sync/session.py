@@ -4,7 +4,8 @@ Theory of operation. A *link* is one control connection, from its socket to its 
 one link is current; calls go out on it and their answers come in on it. When it ends, however it ends, every
 call that went out on it fails at once, for the engine has forgotten them (PROTOCOL 2.7), and a thread makes the
 next one: connect, hello, ``reattach``, ``engine::workers::register``, the registrations, and only then is the
-link current and callers go on.
+link current and callers go on. A call that had not left whole when its link ended is its sender's: nobody can
+have run it.
 
 Threads. ``received`` and ``ended`` run on the reader thread and never block. Everything else runs in
 callers' threads or in the reconnecting thread. ``_lock`` guards the fields; it is a leaf: nothing is sent,
@@ -61,15 +62,20 @@ _FRAGMENT_ABOVE = 16 * 1024 * 1024 - 64 * 1024
 #: What an inbound message may have beyond ``max_payload``: the engine adds keys on the way (PROTOCOL 13).
 _INBOUND_EXTRA = 1024 * 1024
 
-#: Seconds between pings, and seconds of silence after which a link counts as dead.
+#: Seconds between pings, and seconds without anything after a ping that make a link count as dead. Not silence as
+#: such: a process that was stopped for a minute has heard nothing, and its link is well.
 _PING_EVERY = 15.0
-_DEAD_AFTER = 35.0
+_DEAD_AFTER = 20.0
 
 #: A link that lived this long proves that the engine is well: the next loss starts with short delays again.
 _STABLE_AFTER = 10.0
 
 #: In the first minute of an outage no delay is longer than a second.
 _FIRST_MINUTE = 60.0
+
+#: How long an engine may refuse a worker that comes back before the refusal is final: the name may still be leased
+#: to the lost connection, and the worker that authenticates the others may not be back itself (PROTOCOL 8.2).
+_REFUSED_FOR = 30.0
 
 #: Harmless, answered by the engine itself, and allowed for every worker (PROTOCOL 8.3): its answer comes
 #: after the refusals of what was registered before it.
@@ -107,6 +113,7 @@ class Link:
         self.worker_id: Optional[str] = None
         self.token: Optional[str] = None
         self.since = time.monotonic()
+        self.pinged = 0.0  # when the oldest ping was sent that nothing has followed; reader thread only
         self.rejections: dict[str, messages.Message] = {}  # function id -> refusal; under the session's lock
 
     def attached(self, connection: Connection) -> None:
@@ -160,11 +167,12 @@ class Session:
         self._link: Optional[Link] = None
         self._attempt: Optional[Link] = None  # a link that is not current yet
         self._previous: Optional[Link] = None
-        self._pending: dict[str, tuple[Call, Link]] = {}
+        self._pending: dict[str, Call] = {}
         self._fatal: Optional[BaseException] = None
         self._closing = threading.Event()
         self._reconnecting = False
-        self._failures = 0  # since the last stable link
+        self._tries = 0  # since the last stable link
+        self._lost: Optional[BaseException] = None  # why there is no link
         self._news: deque[tuple[ConnectionState, list[Callable[[ConnectionState], object]]]] = deque()
         self._telling = False
         self._listeners: list[Callable[[ConnectionState], object]] = []
@@ -204,7 +212,8 @@ class Session:
             if not self.options.keep_trying or isinstance(exc, AuthenticationError):
                 self._set_state("failed")
                 raise
-            _log.info("not connected yet, trying on: %s", exc)
+            _log.warning("no connection yet, trying on in the background: %s", exc)
+            self._tries, self._lost = 1, exc
             self._start_reconnecting()
         except BaseException:
             self._set_state("failed")
@@ -235,23 +244,31 @@ class Session:
             PayloadTooLargeError: Too large for a message.
         """
         data = self.encoded(message, function_id)
-        link = self._wait_for_link(deadline, function_id)
-        call: Optional[Call] = None
-        if answered:
-            call = self._new_call(link, function_id, message["invocation_id"], refs)
-        try:
-            self.send(link, data, deadline)
-        except BaseException as exc:
+        link: Optional[Link] = None
+        while True:
+            link = self._wait_for_link(deadline, function_id, after=link)
+            assert link.connection is not None
+            try:
+                link.connection.take_turn(deadline)
+            except Exception as exc:
+                if link.connection.error is not None:
+                    continue  # it has ended, and took nothing: the next one will do as well
+                raise _not_sent(exc, function_id, message) from None
+            try:
+                call = self._new_call(function_id, message["invocation_id"], refs) if answered else None
+                try:
+                    link.connection.send(_frames(data), deadline)
+                except BaseException as exc:
+                    if call is not None:
+                        self._forget(call)
+                    if isinstance(exc, Exception):
+                        raise _not_sent(exc, function_id, message) from exc
+                    raise
+            finally:
+                link.connection.give_turn_back()
             if call is not None:
-                self._forget(call)
-            if isinstance(exc, TimeoutError):
-                raise CallTimeout(
-                    "TIMEOUT", f"the call could not be sent: {exc}", function_id, message.get("invocation_id")
-                ) from None
-            if isinstance(exc, EngineConnectionError):
-                raise ConnectionLostError(f"{function_id}: the connection broke while sending: {exc}") from exc
-            raise
-        return call
+                self._sent(link, call)
+            return call
 
     def encoded(self, message: messages.Message, function_id: str) -> bytes:
         """Return the message as it travels; refuses what is too large."""
@@ -270,10 +287,9 @@ class Session:
         """Send one encoded message; blocks at most until ``deadline``, raises what broke the link."""
         connection = link.connection
         assert connection is not None
-        encoded = frames.encode_message(frames.TEXT, data, _FRAGMENT_ABOVE)
         connection.take_turn(deadline)
         try:
-            connection.send(encoded, deadline)
+            connection.send(_frames(data), deadline)
         finally:
             connection.give_turn_back()
 
@@ -286,6 +302,7 @@ class Session:
         Raises:
             RegistrationRejectedError: The engine refused it.
             EngineTimeoutError: No confirmation in time.
+            ConnectionLostError: No link in time.
         """
         deadline = Deadline(self.options.connect_timeout)
         function_id = registration["id"]
@@ -293,9 +310,15 @@ class Session:
         try:
             self.send(link, self.encoded(registration, function_id), deadline)
             self._confirm(link, deadline)
-        except EngineConnectionError:
-            # Lost on the way: the next link has registered it, and knows whether it was refused.
-            link = self._wait_for_link(deadline, function_id, after=link)
+        except Exception as exc:
+            assert link.connection is not None
+            if link.connection.error is not None:
+                # Lost on the way: the next link has registered it, and knows whether it was refused.
+                link = self._wait_for_link(deadline, function_id, after=link)
+            elif isinstance(exc, TimeoutError) and not isinstance(exc, EngineTimeoutError):
+                raise ConnectTimeout(f"{function_id} could not be registered: {exc}") from None
+            else:
+                raise
         with self._lock:
             refusal = link.rejections.pop(function_id, None)
         if refusal is not None:
@@ -338,7 +361,8 @@ class Session:
         """Close the link, and make no other. Blocks at most ``timeout`` seconds."""
         self._closing.set()
         with self._changed:
-            links = [link for link in (self._link, self._attempt) if link is not None]
+            # For a moment the link that was just made is both.
+            links = {link for link in (self._link, self._attempt) if link is not None}
             self._link = None
             self._changed.notify_all()
         deadline = Deadline(timeout)
@@ -400,13 +424,15 @@ class Session:
         if previous is not None and previous.worker_id is not None:
             self.send(link, messages.encode(messages.reattach(previous.worker_id, previous.token)), deadline)
         self._call_and_wait(link, "engine::workers::register", self._announcement(), deadline)
+        # The previous link is evicted for certain, and this one holds the name: it is what the next must evict.
+        self._previous = link
         done: list[messages.Message] = []
         # What is registered or taken back from here on finds the link current, or is in the next round's list.
         while not self._make_current(link, done):
             wanted = self._handlers.registrations()
-            for item in [item for item in done if item not in wanted]:
+            for item in _missing(done, wanted):
                 self.send(link, messages.encode(messages.unregister_function(item["id"])), deadline)
-            for item in [item for item in wanted if item not in done]:
+            for item in _missing(wanted, done):
                 self.send(link, messages.encode(item), deadline)
             self._confirm(link, deadline)
             done = wanted
@@ -416,14 +442,14 @@ class Session:
     def _make_current(self, link: Link, registered: list[messages.Message]) -> bool:
         with self._changed:
             wanted = self._handlers.registrations()
-            if any(item not in registered for item in wanted) or any(item not in wanted for item in registered):
+            if _missing(wanted, registered) or _missing(registered, wanted):
                 return False
             if self._closing.is_set():
                 raise WorkerClosedError("the worker was shut down")
             assert link.connection is not None
             if link.connection.error is not None:
                 raise fresh(link.connection.error)
-            self._link = self._previous = link
+            self._link = link
             link.since = time.monotonic()
             self._changed.notify_all()
         self._set_state("connected", link)
@@ -457,9 +483,10 @@ class Session:
     def _call_and_wait(self, link: Link, function_id: str, data: Any, deadline: Deadline) -> Any:
         invocation_id = str(uuid.uuid4())
         message = messages.invoke_function(function_id, data, invocation_id=invocation_id)
-        call = self._new_call(link, function_id, invocation_id, [])
+        call = self._new_call(function_id, invocation_id, [])
         try:
             self.send(link, messages.encode(message), deadline)
+            self._sent(link, call)
             return call.result(deadline.remaining())
         except ConnectionLostError:
             assert link.connection is not None
@@ -493,7 +520,8 @@ class Session:
 
     # --- pending calls ---------------------------------------------------------------------------------
 
-    def _new_call(self, link: Link, function_id: str, invocation_id: str, refs: list[PassedRef]) -> Call:
+    def _new_call(self, function_id: str, invocation_id: str, refs: list[PassedRef]) -> Call:
+        """Enter a call into the table: before it is sent, for the answer may come before the sending returns."""
         call = Call(
             function_id,
             invocation_id,
@@ -502,22 +530,26 @@ class Session:
             refs=refs,
         )
         with self._lock:
-            self._pending[invocation_id] = (call, link)
+            self._pending[invocation_id] = call
+        return call
+
+    def _sent(self, link: Link, call: Call) -> None:
+        """Note that a call has left: from now on it fails with its link."""
+        call._link = link
         assert link.connection is not None
         error = link.connection.error
         if error is not None:
-            # It ended before the call was in the table: nobody else will fail it.
+            # It may have ended before the note was made: nobody else will fail the call.
             self._fail_calls(link, error)
-        return call
 
     def _forget(self, call: Call) -> None:
         with self._lock:
             self._pending.pop(call.invocation_id or "", None)
 
     def _fail_calls(self, link: Optional[Link], reason: BaseException) -> None:
-        """Fail the calls of one link, or of all."""
+        """Fail the calls that went out on one link, or all."""
         with self._lock:
-            lost = [call for call, on in self._pending.values() if link is None or on is link]
+            lost = [call for call in self._pending.values() if link is None or call._link is link]
             for call in lost:
                 self._pending.pop(call.invocation_id or "", None)
         for call in lost:
@@ -561,10 +593,9 @@ class Session:
     def _received_result(self, message: messages.Message) -> None:
         invocation_id = message.get("invocation_id")
         with self._lock:
-            entry = self._pending.pop(invocation_id, None) if isinstance(invocation_id, str) else None
-        if entry is None:
+            call = self._pending.pop(invocation_id, None) if isinstance(invocation_id, str) else None
+        if call is None:
             return  # given up, or never asked for (PROTOCOL E-30)
-        call = entry[0]
         error = message.get("error")
         if error is not None:
             self._settle(call, None, invocation_error(error, call.function_id, call.invocation_id))
@@ -600,7 +631,8 @@ class Session:
             link.send_soon(messages.invocation_result(invocation_id, function_id, error=body))
 
     def _link_ended(self, link: Link, error: Optional[BaseException]) -> None:
-        reason: BaseException = error or EngineConnectionError(f"the engine at {self.address} closed the connection")
+        reason = error or (link.connection.error if link.connection is not None else None)
+        reason = reason or EngineConnectionError(f"the engine at {self.address} closed the connection")
         if self._closing.is_set():
             reason = WorkerClosedError("the worker was shut down")
         if not link.hello.done():
@@ -609,11 +641,14 @@ class Session:
             current = self._link is link
             if current:
                 self._link = None
-                stable = time.monotonic() - link.since > _STABLE_AFTER
-                self._failures = 0 if stable else self._failures + 1
+                self._lost = reason
+                if time.monotonic() - link.since > _STABLE_AFTER:
+                    self._tries = 0
         self._fail_calls(link, reason)
         if current and not self._closing.is_set():
-            _log.info("connection lost, reconnecting: %s", reason)
+            # One outage is told once: a link that does not last is still the same one.
+            level = logging.INFO if self._tries else logging.WARNING
+            _log.log(level, "connection lost, calls under way have failed; reconnecting: %s", reason)
             # Starting a thread may wait for it to run, but for nothing else.
             self._start_reconnecting()
 
@@ -621,9 +656,14 @@ class Session:
         connection = link.connection
         if self._link is not link or connection is None or connection.error is not None:
             return
-        silent = time.monotonic() - connection.last_received
-        if silent > _DEAD_AFTER:
-            connection.on_broken(EngineConnectionError(f"{self.address} has been silent for {silent:.0f} s"))
+        now = time.monotonic()
+        if connection.last_received >= link.pinged:
+            link.pinged = now
+        elif now - link.pinged > _DEAD_AFTER:
+            silent = now - connection.last_received
+            connection.on_broken(
+                EngineConnectionError(f"{self.address} answers no ping, and has been silent for {silent:.0f} s")
+            )
             return
         connection.send_soon(frames.encode_frame(frames.PING))
         self._loop.call_later(_PING_EVERY, lambda: self._keep_alive(link))
@@ -646,22 +686,30 @@ class Session:
 
     def _reconnect(self) -> None:
         started = time.monotonic()
+        refused_since: Optional[float] = None
+        retries = self.options.reconnection_config.max_retries
+        error = self._lost or EngineConnectionError("no connection")
         try:
-            while not self._closing.wait(self._delay(started)):
+            while retries is None or self._tries < retries:
+                if self._closing.wait(self._delay(started)):
+                    return
+                self._tries += 1
                 try:
                     self._make_link()
+                    _log.info("connected to %s again, after %.1f s", self.address, time.monotonic() - started)
                     return
+                except (AuthenticationError, RegistrationRejectedError, InvocationError) as exc:
+                    error = exc
+                    refused_since = refused_since or time.monotonic()
+                    if time.monotonic() - refused_since >= _REFUSED_FOR:
+                        break
                 except (EngineConnectionError, EngineTimeoutError) as exc:
-                    _log.debug("not reconnected: %s", exc)
-                    retries = self.options.reconnection_config.max_retries
-                    self._failures += 1
-                    if retries is not None and self._failures > retries:
-                        self._give_up(exc)
-                        return
+                    error, refused_since = exc, None
                 except Exception as exc:
-                    if not self._closing.is_set():
-                        self._give_up(exc)
-                    return
+                    error = exc
+                    break
+                _log.debug("not reconnected: %s", error)
+            self._give_up(error)
         finally:
             with self._lock:
                 self._reconnecting = False
@@ -671,19 +719,21 @@ class Session:
 
     def _delay(self, started: float) -> float:
         config = self.options.reconnection_config
-        if not self._failures:
+        if not self._tries:
             return 0.0
-        delay = config.initial_delay * config.backoff_multiplier ** min(self._failures - 1, 30)
+        delay = config.initial_delay * config.backoff_multiplier ** min(self._tries - 1, 30)
         limit = config.max_delay
         if time.monotonic() - started < _FIRST_MINUTE:
             limit = min(limit, 1.0)
         return min(delay, limit) * (1 - config.jitter_factor * random.random())
 
     def _give_up(self, error: BaseException) -> None:
-        _log.error("giving up on %s: %s", self.address, error)
         with self._changed:
+            if self._closing.is_set():
+                return
             self._fatal = error
             self._changed.notify_all()
+        _log.error("giving up on %s: %s", self.address, error)
         self._set_state("failed")
         self._handlers.gave_up()
 
@@ -714,6 +764,25 @@ class Session:
                     listener(state)
                 except Exception:
                     _log.exception("a connection state listener failed")
+
+
+def _frames(data: bytes) -> bytes:
+    return frames.encode_message(frames.TEXT, data, _FRAGMENT_ABOVE)
+
+
+def _not_sent(exc: Exception, function_id: str, message: messages.Message) -> Exception:
+    """What a call raises that could not be sent: half a message is none, so nobody can have run it."""
+    if isinstance(exc, TimeoutError):
+        return CallTimeout("TIMEOUT", f"the call could not be sent: {exc}", function_id, message.get("invocation_id"))
+    if isinstance(exc, WorkerClosedError):
+        return exc
+    return ConnectionLostError(f"{function_id}: not sent, the connection broke: {exc}", may_have_run=False)
+
+
+def _missing(items: list[messages.Message], among: list[messages.Message]) -> list[messages.Message]:
+    """Return the items that are not among others; a registration is the same object each time."""
+    known = {id(item) for item in among}
+    return [item for item in items if id(item) not in known]
 
 
 def _rejection(message: messages.Message) -> RegistrationRejectedError:

@@ -129,7 +129,7 @@ def register_worker(
         ConnectFailedError: Nothing answers there.
         HandshakeRejectedError: Something answers that is no engine.
         ConnectTimeout: No engine said hello in time.
-        AuthenticationError: The engine refused this worker.
+        AuthenticationError: The engine refused this worker's credentials; raised with ``keep_trying`` too.
         RegistrationRejectedError: The name is taken by a live worker.
     """
     options = options if options is not None else InitOptions()

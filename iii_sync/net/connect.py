@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import websocket
 
-from ..errors import ConfigurationError, ConnectFailedError, ConnectTimeout, HandshakeRejectedError
+from ..errors import AuthenticationError, ConfigurationError, ConnectFailedError, ConnectTimeout, HandshakeRejectedError
 from .waiting import Deadline, wait_for_socket
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def connect(address: Address, url: str, route: Route, timeout: Optional[float]) 
 
     Raises:
         ConnectFailedError: No TCP or TLS connection.
+        AuthenticationError: The answer was 401 or 403.
         HandshakeRejectedError: The answer was not 101; ``status`` tells which.
         ConnectTimeout: The deadline passed.
     """
@@ -124,6 +125,10 @@ def connect(address: Address, url: str, route: Route, timeout: Optional[float]) 
             else f"the connection to {address} timed out: {exc}"
         ) from exc
     except websocket.WebSocketBadStatusException as exc:
+        if exc.status_code in (401, 403):
+            raise AuthenticationError(
+                f"{address} refused the credentials of this worker: HTTP {exc.status_code}", exc.status_code
+            ) from None
         raise HandshakeRejectedError(
             f"{address} answered HTTP {exc.status_code} instead of opening a WebSocket", exc.status_code
         ) from None
