@@ -8,10 +8,11 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from typing import Optional
+from typing import Optional, Union
 
 REAL_ENGINE_VARIABLE = "III_ENGINE"
 
@@ -93,6 +94,54 @@ class RealEngine:
         """End it and remove its directory."""
         self.kill()
         shutil.rmtree(self._directory, ignore_errors=True)
+
+
+class LocalEngineProcess:
+    """The local engine as a child process that can be killed and started again; like :class:`RealEngine`."""
+
+    def __init__(self) -> None:
+        (self.port,) = free_ports(1)
+        self.url = f"ws://127.0.0.1:{self.port}"
+        self._process: Optional[subprocess.Popen[bytes]] = None
+
+    def start(self) -> None:
+        """Start it (again) and wait until it listens."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "iii_sync", "engine", "--port", str(self.port)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+        )
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert b"listening" in line, line
+
+    def kill(self) -> None:
+        """End it without a goodbye."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(10)
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+            self._process = None
+
+    stop = kill
+
+
+@contextlib.contextmanager
+def killable_engine(kind: str) -> Iterator[Union[LocalEngineProcess, RealEngine]]:
+    """Run an engine of the given kind that a test may kill and start again."""
+    engine: Union[LocalEngineProcess, RealEngine]
+    if kind == "local":
+        engine = LocalEngineProcess()
+    else:
+        program = real_engine_program()
+        assert program is not None
+        engine = RealEngine(program)
+    try:
+        engine.start()
+        yield engine
+    finally:
+        engine.stop()
 
 
 @contextlib.contextmanager

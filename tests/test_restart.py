@@ -1,0 +1,231 @@
+"""Engines that are killed and started again, and control connections that drop under streams.
+
+``python -m tests.test_restart local 1 5 60`` measures, for each kind of engine and each length of an outage, how
+long after the engine listens again a function can be called.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, Callable, Union
+
+import pytest
+
+from iii_sync import ReconnectionConfig, Worker, errors, register_worker
+
+from .support.engines import LocalEngineProcess, RealEngine, killable_engine
+from .support.process import Script
+from .support.threads import in_thread
+
+WAIT = 60.0
+
+Engine = Union[LocalEngineProcess, RealEngine]
+
+
+@pytest.fixture
+def engine(engine_kind: str) -> Iterator[Engine]:
+    """An engine of the test's own."""
+    with killable_engine(engine_kind) as engine:
+        yield engine
+
+
+def wait_until(condition: Callable[[], Any], what: str) -> None:
+    """Wait for something that happens on another thread."""
+    end = time.monotonic() + WAIT
+    while not condition():
+        assert time.monotonic() < end, f"no sign of {what}"
+        time.sleep(0.005)
+
+
+def reachable_after(engine: Engine, down: float) -> float:
+    """Kill the engine under a worker; return the seconds from its listening again to the first answer."""
+    with register_worker(engine.url) as worker:
+        worker.register_function("f", lambda data: data)
+        engine.kill()
+        wait_until(lambda: worker.get_connection_state() != "connected", "the loss")
+        time.sleep(down)
+        engine.start()
+        started = time.monotonic()
+        with register_worker(engine.url) as caller:
+            while True:
+                try:
+                    assert caller.trigger("f", 1, timeout=WAIT) == 1
+                    return time.monotonic() - started
+                except errors.FunctionNotFoundError:
+                    assert time.monotonic() - started < WAIT
+                    time.sleep(0.005)
+
+
+@pytest.mark.parametrize("down", [1, 5, pytest.param(60, marks=[pytest.mark.slow, pytest.mark.timeout(200)])])
+def test_functions_are_back_soon_after_the_engine(engine: Engine, down: float) -> None:
+    """Two seconds, and one for a busy machine."""
+    assert reachable_after(engine, down) < 3
+
+
+def test_an_engine_is_killed_and_started_again(engine: Engine) -> None:
+    """Calls fail as unknown, calls made meanwhile go out later; details of functions and the name are there again."""
+    heard: list[str] = []
+    entered, release = threading.Event(), threading.Event()
+
+    def slow(data: Any) -> Any:
+        entered.set()
+        release.wait(WAIT)
+        return data
+
+    with register_worker(engine.url, worker_name="me", worker_description="one line") as worker:
+        worker.add_connection_state_listener(heard.append)
+        worker.register_function("slow", slow)
+        worker.register_function("echo", lambda data: data, description="says it again", metadata={"a": [1]})
+        before = worker.worker_id
+        call = worker.submit("slow", 1)
+        assert entered.wait(WAIT)
+        engine.kill()
+        with pytest.raises(errors.ConnectionLostError) as caught:
+            call.result(WAIT)
+        assert caught.value.may_have_run is True
+        release.set()
+        waiting = in_thread(lambda: worker.trigger("echo", 2, timeout=WAIT), WAIT)
+        engine.start()
+        assert waiting() == 2
+        assert worker.trigger("slow", 3, timeout=WAIT) == 3
+        assert worker.worker_id != before
+        wait_until(lambda: len(heard) == 2, "the states")
+        assert heard == ["reconnecting", "connected"]
+        found = worker.trigger("engine::workers::info", {"name": "me"})["worker"]
+        assert found["id"] == worker.worker_id and found["description"] == "one line"
+        listed = worker.trigger("engine::functions::info", {"function_id": "echo"})
+        assert listed["description"] == "says it again" and listed["metadata"] == {"a": [1]}
+
+
+def test_a_dropped_connection_takes_its_name_and_functions_along(engine: Engine) -> None:
+    """The engine may hold the lost connection for alive: the reattach evicts it, so nothing is taken."""
+    quick = ReconnectionConfig(initial_delay=0.01, max_delay=0.05)
+    with (
+        register_worker(engine.url, worker_name="me", reconnection_config=quick) as worker,
+        register_worker(engine.url) as caller,
+    ):
+        worker.register_function("f", lambda data: data)
+        for number in range(20):
+            drop(worker)
+            assert worker.trigger("f", number, timeout=WAIT) == number
+            assert caller.trigger("f", number, timeout=WAIT) == number
+        listed = caller.trigger("engine::workers::list", {})["workers"]
+        assert [found["name"] for found in listed].count("me") == 1
+
+
+def test_a_name_is_free_again_right_after_shutdown(engine: Engine) -> None:
+    """A cell of a notebook that is run again, a service that restarts."""
+    for _ in range(50):
+        with register_worker(engine.url, worker_name="again") as worker:
+            worker.register_function("f", lambda data: data)
+
+
+def drop(worker: Worker) -> None:
+    """Cut the control connection, and wait until the worker knows."""
+    link = worker._session._link
+    assert link is not None and link.connection is not None
+    link.connection.drop(errors.EngineConnectionError("cut by the test"), reset=True)
+    wait_until(lambda: worker._session._link is not link, "the loss")
+
+
+PIECE = bytes(range(256)) * 256
+
+
+@pytest.mark.parametrize("dropped", ["reader's", "writer's", "both"])
+def test_a_stream_outlives_the_control_connections(worker: Worker, peer: Worker, dropped: str) -> None:
+    """Its ends have sockets of their own; every byte arrives, and the end is known to be the end."""
+    channel = worker.create_channel()
+    writer = peer.open_ref(channel.writer_ref)
+    reader = channel.reader
+    halfway, go_on = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with writer as file:
+            for number in range(200):
+                file.write(PIECE)
+                if number == 100:
+                    halfway.set()
+                    assert go_on.wait(WAIT)
+
+    writing = in_thread(write, WAIT)
+    received = len(reader.read(len(PIECE)))
+    reading = in_thread(lambda: reader.read(), WAIT)
+    assert halfway.wait(WAIT)
+    for who in {"reader's": [worker], "writer's": [peer], "both": [worker, peer]}[dropped]:
+        drop(who)
+        assert who.trigger("engine::baggage::get", {"key": "x"}, timeout=WAIT) == {"value": None}
+    go_on.set()
+    writing()
+    rest = reading()
+    assert received + len(rest) == 200 * len(PIECE) and rest == PIECE * 199
+    assert reader.complete is True
+    reader.close()
+
+
+def test_an_opened_function_outlives_its_callers_connection(worker: Worker, peer: Worker, unique: Any) -> None:
+    """The stream goes on to its end; only what the function returns is unknown."""
+    sizes: list[int] = []
+    done = threading.Event()
+
+    def count(data: Any) -> int:
+        sizes.append(sum(map(len, data["reader"])))
+        done.set()
+        return sizes[0]
+
+    name = peer.register_function(unique("count"), count).id
+    with pytest.raises(errors.ConnectionLostError) as caught:
+        with worker.open(name, "wb", buffering=0) as file:
+            for number in range(100):
+                file.write(PIECE)
+                if number == 50:
+                    drop(worker)
+    assert caught.value.may_have_run is True
+    assert done.wait(WAIT) and sizes == [100 * len(PIECE)]
+
+
+def test_what_a_program_without_logging_sees(engine: Engine) -> None:
+    """One line for the loss, none for the end."""
+    script = Script(
+        """
+import sys
+from iii_sync import register_worker
+with register_worker(sys.argv[1]) as w:
+    w.register_function('f', lambda data: data)
+    print('ready')
+    while w.get_connection_state() == 'connected': pass
+    print('lost')
+    print(w.trigger('f', 1, timeout=60))
+""",
+        engine.url,
+    )
+    script.until("ready")
+    engine.kill()
+    script.until("lost")
+    engine.start()
+    assert script.line() == "1"
+    assert script.end() == 0
+    lines = script.stderr().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("connection lost"), lines
+
+
+def main(kind: str, *outages: str) -> None:
+    """Print how long functions are away after outages of so many seconds."""
+    for down in outages:
+        rounds = 3 if float(down) > 10 else 9
+        took = []
+        for _ in range(rounds):
+            with killable_engine(kind) as engine:
+                took.append(reachable_after(engine, float(down)))
+        print(
+            f"{kind} engine, down {down} s: reachable after {statistics.median(took):.2f} s (median of {rounds}),"
+            f" {max(took):.2f} s at most",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
