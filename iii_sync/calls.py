@@ -41,7 +41,6 @@ class Call(concurrent.futures.Future):  # type: ignore[type-arg]
         self.function_id = function_id
         self.invocation_id = invocation_id
         self.refs = refs
-        self._link: object = None  # what it went out on, once all of it has left; the session's
         self._forget = forget
         self._run_callback = run_callback
         self._cancel_told = threading.Lock()  # taken once, by the first cancel()

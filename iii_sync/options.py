@@ -32,7 +32,7 @@ class ReconnectionConfig:
 
     Attributes:
         initial_delay: Seconds before the second try; the first comes at once.
-        max_delay: Seconds that a delay may grow to; one second during the first minute without a connection.
+        max_delay: Seconds that a delay may grow to; one second during the first 90 seconds of an outage.
         backoff_multiplier: What a delay is multiplied with after each try.
         jitter_factor: Part of a delay that is random, 0 to 1: it is shorter by up to this part.
         max_retries: Tries before the worker gives up; ``None``: never; 0: a lost connection is the end.

@@ -70,8 +70,9 @@ _DEAD_AFTER = 20.0
 #: A link that lived this long proves that the engine is well: the next loss starts with short delays again.
 _STABLE_AFTER = 10.0
 
-#: In the first minute of an outage no delay is longer than a second.
-_FIRST_MINUTE = 60.0
+#: So long in an outage no delay is longer than a second: an engine that was away for a minute is found at once,
+#: the time it takes to start included.
+_EAGER_FOR = 90.0
 
 #: How long an engine may refuse a worker that comes back before the refusal is final: the name may still be leased
 #: to the lost connection, and the worker that authenticates the others may not be back itself (PROTOCOL 8.2).
@@ -167,7 +168,7 @@ class Session:
         self._link: Optional[Link] = None
         self._attempt: Optional[Link] = None  # a link that is not current yet
         self._previous: Optional[Link] = None
-        self._pending: dict[str, Call] = {}
+        self._pending: dict[str, tuple[Call, Link]] = {}
         self._fatal: Optional[BaseException] = None
         self._closing = threading.Event()
         self._reconnecting = False
@@ -255,7 +256,7 @@ class Session:
                     continue  # it has ended, and took nothing: the next one will do as well
                 raise _not_sent(exc, function_id, message) from None
             try:
-                call = self._new_call(function_id, message["invocation_id"], refs) if answered else None
+                call = self._new_call(link, function_id, message["invocation_id"], refs) if answered else None
                 try:
                     link.connection.send(_frames(data), deadline)
                 except BaseException as exc:
@@ -266,8 +267,6 @@ class Session:
                     raise
             finally:
                 link.connection.give_turn_back()
-            if call is not None:
-                self._sent(link, call)
             return call
 
     def encoded(self, message: messages.Message, function_id: str) -> bytes:
@@ -483,10 +482,9 @@ class Session:
     def _call_and_wait(self, link: Link, function_id: str, data: Any, deadline: Deadline) -> Any:
         invocation_id = str(uuid.uuid4())
         message = messages.invoke_function(function_id, data, invocation_id=invocation_id)
-        call = self._new_call(function_id, invocation_id, [])
+        call = self._new_call(link, function_id, invocation_id, [])
         try:
             self.send(link, messages.encode(message), deadline)
-            self._sent(link, call)
             return call.result(deadline.remaining())
         except ConnectionLostError:
             assert link.connection is not None
@@ -520,8 +518,12 @@ class Session:
 
     # --- pending calls ---------------------------------------------------------------------------------
 
-    def _new_call(self, function_id: str, invocation_id: str, refs: list[PassedRef]) -> Call:
-        """Enter a call into the table: before it is sent, for the answer may come before the sending returns."""
+    def _new_call(self, link: Link, function_id: str, invocation_id: str, refs: list[PassedRef]) -> Call:
+        """Enter a call into the table, before it is sent.
+
+        So nobody misses an end of the link: one that was before this makes the sending fail, and one that
+        comes later finds the call here.
+        """
         call = Call(
             function_id,
             invocation_id,
@@ -530,26 +532,17 @@ class Session:
             refs=refs,
         )
         with self._lock:
-            self._pending[invocation_id] = call
+            self._pending[invocation_id] = (call, link)
         return call
-
-    def _sent(self, link: Link, call: Call) -> None:
-        """Note that a call has left: from now on it fails with its link."""
-        call._link = link
-        assert link.connection is not None
-        error = link.connection.error
-        if error is not None:
-            # It may have ended before the note was made: nobody else will fail the call.
-            self._fail_calls(link, error)
 
     def _forget(self, call: Call) -> None:
         with self._lock:
             self._pending.pop(call.invocation_id or "", None)
 
     def _fail_calls(self, link: Optional[Link], reason: BaseException) -> None:
-        """Fail the calls that went out on one link, or all."""
+        """Fail the calls of one link, or of all."""
         with self._lock:
-            lost = [call for call in self._pending.values() if link is None or call._link is link]
+            lost = [call for call, on in self._pending.values() if link is None or on is link]
             for call in lost:
                 self._pending.pop(call.invocation_id or "", None)
         for call in lost:
@@ -593,9 +586,10 @@ class Session:
     def _received_result(self, message: messages.Message) -> None:
         invocation_id = message.get("invocation_id")
         with self._lock:
-            call = self._pending.pop(invocation_id, None) if isinstance(invocation_id, str) else None
-        if call is None:
+            entry = self._pending.pop(invocation_id, None) if isinstance(invocation_id, str) else None
+        if entry is None:
             return  # given up, or never asked for (PROTOCOL E-30)
+        call = entry[0]
         error = message.get("error")
         if error is not None:
             self._settle(call, None, invocation_error(error, call.function_id, call.invocation_id))
@@ -723,7 +717,7 @@ class Session:
             return 0.0
         delay = config.initial_delay * config.backoff_multiplier ** min(self._tries - 1, 30)
         limit = config.max_delay
-        if time.monotonic() - started < _FIRST_MINUTE:
+        if time.monotonic() - started < _EAGER_FOR:
             limit = min(limit, 1.0)
         return min(delay, limit) * (1 - config.jitter_factor * random.random())
 

@@ -6,6 +6,7 @@ long after the engine listens again a function can be called.
 
 from __future__ import annotations
 
+import logging
 import statistics
 import sys
 import threading
@@ -214,6 +215,7 @@ with register_worker(sys.argv[1]) as w:
 
 def main(kind: str, *outages: str) -> None:
     """Print how long functions are away after outages of so many seconds."""
+    logging.getLogger("iii_sync").setLevel(logging.ERROR)
     for down in outages:
         rounds = 3 if float(down) > 10 else 9
         took = []
