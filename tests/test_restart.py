@@ -7,16 +7,18 @@ long after the engine listens again a function can be called.
 from __future__ import annotations
 
 import logging
+import random
 import statistics
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Callable, Union
 
 import pytest
 
-from iii_sync import ReconnectionConfig, Worker, errors, register_worker
+from iii_sync import FunctionRef, ReconnectionConfig, Worker, errors, register_worker
 
 from .support.engines import LocalEngineProcess, RealEngine, killable_engine
 from .support.process import Script
@@ -186,6 +188,57 @@ def test_an_opened_function_outlives_its_callers_connection(worker: Worker, peer
                     drop(worker)
     assert caught.value.may_have_run is True
     assert done.wait(WAIT) and sizes == [100 * len(PIECE)]
+
+
+def test_drops_at_any_moment(engine: Engine) -> None:
+    """In a replay, too, while others call, register and take back: nobody hangs, and the engine knows what we know."""
+    seed = random.randrange(2**32)
+    chance = random.Random(seed)
+    heard: list[str] = []
+    stop = threading.Event()
+    quick = ReconnectionConfig(initial_delay=0.001, max_delay=0.02)
+    with register_worker(engine.url, worker_name="me", reconnection_config=quick) as worker:
+        worker.add_connection_state_listener(heard.append)
+        worker.register_function("echo", lambda data: data)
+
+        def call(number: int) -> None:
+            while not stop.is_set():
+                try:
+                    assert worker.trigger("echo", number, timeout=WAIT) == number
+                except errors.ConnectionLostError:
+                    pass
+                except errors.InvocationError as exc:
+                    # The engine's word for a callee that has left, and for one that is not back yet.
+                    assert exc.code in ("invocation_stopped", "function_not_found"), exc
+
+        def register(number: int) -> None:
+            held: dict[str, FunctionRef] = {}
+            mine = random.Random(seed + number)
+            while not stop.is_set():
+                name = f"f-{number}-{mine.randrange(5)}"
+                if name in held:
+                    held.pop(name).unregister()
+                else:
+                    held[name] = worker.register_function(name, lambda data: data)
+
+        busy = [in_thread(partial(work, number), WAIT) for work in (call, register) for number in range(3)]
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            time.sleep(chance.choice([0, 0.002, 0.01, 0.05]))
+            link = chance.choice([worker._session._link, worker._session._attempt])
+            if link is not None and link.connection is not None:
+                link.connection.drop(errors.EngineConnectionError("cut by the test"), reset=chance.random() < 0.5)
+        stop.set()
+        for outcome in busy:
+            outcome()
+        assert worker.trigger("echo", seed, timeout=WAIT) == seed
+        with register_worker(engine.url) as other:
+            listed = other.trigger("engine::functions::list", {})["functions"]
+        there = {found["function_id"] for found in listed if found["function_id"].startswith(("f-", "echo"))}
+        assert there == {message["id"] for message in worker.registrations()}, seed
+        assert not worker._session._pending, seed
+    wait_until(lambda: heard[-1] == "disconnected", "the end")
+    assert len(heard) > 3 and heard[:-1] == ["reconnecting", "connected"] * (len(heard) // 2), (seed, heard)
 
 
 def test_what_a_program_without_logging_sees(engine: Engine) -> None:
