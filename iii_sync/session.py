@@ -244,7 +244,7 @@ class Session:
             ConnectionLostError: There was no link, or it broke; ``may_have_run`` says which.
             PayloadTooLargeError: Too large for a message.
         """
-        data = self.encoded(message, function_id)
+        data = _frames(self.encoded(message, function_id))
         link: Optional[Link] = None
         while True:
             link = self._wait_for_link(deadline, function_id, after=link)
@@ -258,7 +258,7 @@ class Session:
             try:
                 call = self._new_call(link, function_id, message["invocation_id"], refs) if answered else None
                 try:
-                    link.connection.send(_frames(data), deadline)
+                    link.connection.send(data, deadline)
                 except BaseException as exc:
                     if call is not None:
                         self._forget(call)
@@ -286,9 +286,10 @@ class Session:
         """Send one encoded message; blocks at most until ``deadline``, raises what broke the link."""
         connection = link.connection
         assert connection is not None
+        encoded = _frames(data)
         connection.take_turn(deadline)
         try:
-            connection.send(_frames(data), deadline)
+            connection.send(encoded, deadline)
         finally:
             connection.give_turn_back()
 
@@ -305,9 +306,10 @@ class Session:
         """
         deadline = Deadline(self.options.connect_timeout)
         function_id = registration["id"]
+        data = self.encoded(registration, function_id)
         link = self._wait_for_link(deadline, function_id)
         try:
-            self.send(link, self.encoded(registration, function_id), deadline)
+            self.send(link, data, deadline)
             self._confirm(link, deadline)
         except Exception as exc:
             assert link.connection is not None
