@@ -1,0 +1,1 @@
+"""Faults between us and the engine, and what must become of the streams under them."""
