@@ -194,8 +194,10 @@ class Inbox:
 
     def missing(self, kept: int) -> bool:
         """Whether a batch has left the queue and is not among the ``kept`` ones that the consumer has counted."""
-        with self._lock, self._queue.mutex:
-            return self._put > kept + sum(batch is not None for batch in self._queue.queue)
+        with self._lock:  # nobody adds a batch meanwhile
+            # One operation, so that no lock of the queue is needed: gevent's has none.
+            queued = self._queue.queue.copy()
+            return self._put > kept + sum(batch is not None for batch in queued)
 
     def wake(self) -> None:
         """Make a blocked :meth:`get` return. Any thread; not in a finalizer."""
