@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
+import os
 import threading
 from typing import Any, Callable, NamedTuple, Optional
 
-from .errors import CallTimeout, fresh
+from .errors import CallTimeout, ForkedWorkerError, fresh
 
 __all__ = ["Call", "PassedRef"]
 
@@ -21,7 +22,8 @@ class PassedRef(NamedTuple):
 class Call(concurrent.futures.Future):  # type: ignore[type-arg]
     """One call on its way: a :class:`concurrent.futures.Future`, made by ``Worker.submit``.
 
-    May be used by any number of threads, with :func:`concurrent.futures.wait` and ``as_completed`` too.
+    May be used by any number of threads, with :func:`concurrent.futures.wait` and ``as_completed`` too. In a forked
+    child ``result`` and ``exception`` raise ``ForkedWorkerError``, whether it was done or not.
 
     Attributes:
         function_id: The function that was called.
@@ -38,6 +40,7 @@ class Call(concurrent.futures.Future):  # type: ignore[type-arg]
         refs: list[PassedRef],
     ) -> None:
         super().__init__()
+        self._pid = os.getpid()
         self.function_id = function_id
         self.invocation_id = invocation_id
         self.refs = refs
@@ -67,6 +70,8 @@ class Call(concurrent.futures.Future):  # type: ignore[type-arg]
 
     def exception(self, timeout: Optional[float] = None) -> Optional[BaseException]:
         """Return the error the call ended with, or ``None``; blocks and raises like :meth:`result`."""
+        if self._in_other_process():
+            raise ForkedWorkerError(f"this call of {self.function_id} belongs to the parent process")
         try:
             return super().exception(timeout)
         except concurrent.futures.TimeoutError:
@@ -83,8 +88,10 @@ class Call(concurrent.futures.Future):  # type: ignore[type-arg]
         """Stop waiting for the answer; ``False`` when it is there already.
 
         The engine has no message for it: a function that is running goes on (PROTOCOL 3.7), and its answer
-        is dropped.
+        is dropped. In a forked child it does nothing.
         """
+        if self._in_other_process():
+            return False
         cancelled = super().cancel()
         if cancelled:
             self._forget(self)
@@ -99,6 +106,10 @@ class Call(concurrent.futures.Future):  # type: ignore[type-arg]
             super().add_done_callback(fn)
         else:
             super().add_done_callback(lambda _: self._run_callback(lambda: _call(fn, self)))
+
+    def _in_other_process(self) -> bool:
+        """Whether this is a forked copy: nobody will settle it, and whoever holds its locks is not in the copy."""
+        return self._pid != os.getpid()
 
     def _settle(self, result: Any, error: Optional[BaseException]) -> bool:
         """End the call, unless it ended before. Any thread; returns whether this was the end."""

@@ -58,6 +58,7 @@ from .options import InitOptions, OptionArguments, address_from_environment, fro
 from .pool import HandlerPool
 from .request import DEFAULT_TIMEOUT, Request, Suspicion, prepare
 from .session import ConnectionState, Link, Session
+from .signals import terminating
 from .wire import messages
 
 __all__ = ["TriggerAction", "Worker", "register_worker"]
@@ -164,7 +165,7 @@ class Worker:
         self._lock = threading.Lock()  # guards _ending: one thread ends the worker
         self._ending = False
         self._ended = threading.Event()
-        self._stop_waiting = threading.Event()  # ended, or given up
+        self._stop_waiting = threading.Event()  # ended, given up, or the process is asked to end
         _workers.add(self)
 
     # --- calling ---------------------------------------------------------------------------------------
@@ -469,29 +470,38 @@ class Worker:
         return self._session.add_listener(listener)
 
     def wait(self, timeout: Optional[float] = None) -> bool:
-        """Block until the worker ends: for programs that only offer functions.
+        """Block until the worker ends, or the process is asked to: for programs that only offer functions.
+
+        ``with register_worker() as worker: …; worker.wait()`` is such a program. Ctrl-C ends the wait with
+        ``KeyboardInterrupt``. SIGTERM makes it return, so that leaving ``with`` lets running handlers finish
+        (``shutdown_timeout``), and the process exits with 0. It does so for a wait on the main thread, and only where
+        SIGTERM would have killed the process: a handler of the program's own stays. Before and after the
+        wait SIGTERM does what it did, so a second one ends the process at once.
 
         Args:
-            timeout: Seconds; default: no limit. Ctrl-C ends the wait.
+            timeout: Seconds; default: no limit.
 
         Returns:
-            ``True`` after :meth:`shutdown`; ``False`` when ``timeout`` passed.
+            ``True`` after :meth:`shutdown` or SIGTERM: it is time to leave; ``False`` when ``timeout`` passed.
 
         Raises:
             IIISyncError: What made the worker give up.
         """
         self._check_process()
-        self._stop_waiting.wait(timeout)
+        # Through the reader thread: a signal handler runs amid the very call that holds the event's lock.
+        with terminating(lambda: self._loop.call_soon(self._stop_waiting.set)):
+            stopped = self._stop_waiting.wait(timeout)
         if self._session.fatal is not None:
             raise fresh(self._session.fatal)
-        return self._ended.is_set()
+        return stopped
 
     def shutdown(self, timeout: Optional[float] = None) -> None:
         """End the worker: let running handlers finish, drop what is open, say goodbye.
 
         Blocks at most ``timeout`` seconds (default: ``shutdown_timeout``). Every call that waits in another
         thread returns with ``WorkerClosedError``, every channel end with ``ChannelAbortedError``. Any thread may call
-        it, a handler too; the second call, and one in a forked child, do nothing.
+        it, a handler too; the second call, and one in a forked child, do nothing. Ctrl-C ends the waiting for handlers,
+        and then the worker all the same.
         """
         if os.getpid() == self._pid:
             self._end(self._options.shutdown_timeout if timeout is None else timeout)
@@ -537,14 +547,20 @@ class Worker:
                 _log.info("handlers are still running after %.3g s; their channels are dropped", timeout / 2)
             self._ends.fail_all(ChannelAbortedError("the worker was shut down"))
             self._pool.drain((deadline.remaining() or 0) / 2)
-            self._session.close(min(1.0, deadline.remaining() or 0))
-            self._pool.stop()
-            if not self._loop.stop(max(0.2, deadline.remaining() or 0)):
-                _log.warning("the reader thread did not end within %.3g s", timeout)
+        except BaseException:
+            deadline = Deadline(0.2)  # Ctrl-C ends the waiting, not the shutting down
+            raise
         finally:
-            _workers.discard(self)
-            self._ended.set()
-            self._stop_waiting.set()
+            try:
+                self._ends.fail_all(ChannelAbortedError("the worker was shut down"))
+                self._session.close(min(1.0, deadline.remaining() or 0))
+                self._pool.stop()
+                if not self._loop.stop(max(0.2, deadline.remaining() or 0)):
+                    _log.warning("the reader thread did not end within %.3g s", timeout)
+            finally:
+                _workers.discard(self)
+                self._ended.set()
+                self._stop_waiting.set()
 
     # --- for the session -------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ LAYERS = [
     ["errors", "_version"],
     ["wire"],
     ["net", "options"],
-    ["calls", "pool"],
+    ["calls", "pool", "signals"],
     ["channels"],
     ["functions", "request", "session"],
     ["worker"],

@@ -59,9 +59,9 @@ class FunctionWriter(ChannelFileWriter):
         """Send what was collected, end the stream, and wait for the function.
 
         Blocks like :meth:`.ChannelWriter.close`, and then until the function has ended, at most the ``timeout``
-        that ``open`` was given. Raises the function's error if it failed.
+        that ``open`` was given. Raises the function's error if it failed. In a forked child it does nothing.
         """
-        if self.closed:
+        if self.closed or self._in_other_process():
             return
         try:
             self.flush()

@@ -9,8 +9,10 @@ Everything here runs in the caller's thread, under one deadline for all steps to
 
 from __future__ import annotations
 
+import os
 import re
 import socket
+import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 from urllib.parse import quote, unquote, urlsplit
@@ -159,6 +161,7 @@ def _dial_host(host: str, port: int, deadline: Deadline) -> socket.socket:
     failure: Optional[OSError] = None
     for family, kind, protocol, _, target in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
         sock = socket.socket(family, kind, protocol)
+        _sockets.add(sock)
         try:
             sock.settimeout(_step(deadline))
             sock.connect(target)
@@ -239,6 +242,7 @@ def _start_tls(sock: socket.socket, address: Address, route: Route, deadline: De
 
     context = route.ssl_context or ssl.create_default_context()
     tls = context.wrap_socket(sock, server_hostname=address.host, do_handshake_on_connect=False)
+    _sockets.add(tls)
     try:
         # Non-blocking, so that a peer that trickles cannot stretch the deadline.
         tls.setblocking(False)
@@ -308,3 +312,19 @@ class _DeadlineSocket:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
+
+
+#: Every socket made here, for as long as it lives: on its way to a connection nobody else knows it.
+_sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+
+def _close_after_fork() -> None:
+    """In the child: close the copies, and only close them. A connection ends when the parent ends it."""
+    for sock in list(_sockets):
+        descriptor = sock.detach()
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_after_fork)

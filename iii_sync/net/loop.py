@@ -226,6 +226,7 @@ class Loop:
 
     def _forget_after_fork(self) -> None:
         """In the child: close the copies of the parent's descriptors, touching nothing they lead to."""
+        self._stopping = True  # under gevent the reader thread is a greenlet, and those survive
         for owner in list(self._watched):
             owner.forget()
         for sock in (self._wake_in, self._wake_out):
