@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 from typing import Optional
 
@@ -18,18 +20,24 @@ WAIT = 30.0
 
 
 class Script:
-    """A Python program in a child process; warnings are errors in it."""
+    """A Python program in a child process, in development mode; warnings are errors in it.
+
+    When it does not do what is waited for, every thread of it and of its children writes its stack to stderr, and the
+    failure shows them.
+    """
 
     def __init__(self, source: str, *arguments: str) -> None:
         environment = dict(os.environ, PYTHONPATH=str(ROOT), PYTHONWARNINGS="error", PYTHONUNBUFFERED="1")
         self._process = subprocess.Popen(
-            [sys.executable, "-c", source, *arguments],
+            [sys.executable, "-X", "dev", "-c", source, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment,
             text=True,
+            start_new_session=True,  # a group of its own: its children can be reached as well
         )
+        self._rid = weakref.finalize(self, _signal_group, self._process.pid, signal.SIGKILL)
         self.pid = self._process.pid
         self.lines: list[str] = []
         self._queue: queue.Queue[Optional[str]] = queue.Queue()
@@ -50,10 +58,23 @@ class Script:
 
     def line(self) -> str:
         """The next line the program prints."""
-        line = self._queue.get(timeout=WAIT)
+        try:
+            line = self._queue.get(timeout=WAIT)
+        except queue.Empty:
+            raise AssertionError(f"nothing more was printed; so far: {self.lines}\n{self._kill_stuck()}") from None
         assert line is not None, f"the program has ended: {self.stderr(0)}"
         self.lines.append(line)
         return line
+
+    def _kill_stuck(self) -> str:
+        """End it and its children, and return what they wrote to stderr, their stacks last."""
+        _signal_group(self.pid, signal.SIGABRT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(5)
+        _signal_group(self.pid, signal.SIGKILL)
+        self._rid.detach()
+        self._process.wait()
+        return self.stderr()
 
     def until(self, expected: str) -> None:
         """Read lines until one is ``expected``."""
@@ -79,20 +100,26 @@ class Script:
         try:
             code = self._process.wait(timeout)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            raise AssertionError(f"not ended after {time.monotonic() - started:.1f} s; so far: {self.lines}") from None
+            took = time.monotonic() - started
+            said = self._kill_stuck()
+            raise AssertionError(f"not ended after {took:.1f} s; so far: {self.lines}\n{said}") from None
         finally:
             for thread in self._threads:
                 thread.join(WAIT)
             for stream in (self._process.stdout, self._process.stderr):
                 if stream is not None:
                     stream.close()
+        self._rid.detach()
         while True:
             line = self._queue.get(timeout=WAIT)
             if line is None:
                 return code
             self.lines.append(line)
+
+
+def _signal_group(group: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, number)
 
 
 def run(source: str, *arguments: str, timeout: float = WAIT) -> Script:
