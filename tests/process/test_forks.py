@@ -45,7 +45,7 @@ def call(): assert w.trigger(echo, 'x' * 1000) == 'x' * 1000
 threads = [over_and_over('transfer', transfer), over_and_over('transfer', transfer),
            over_and_over('connect', connect), over_and_over('call', call)]
 def child():
-    for use in (lambda: w.trigger(echo), lambda: waiting.result(5), lambda: waiting.exception(5), lambda: waiting.result()):
+    for use in (lambda: w.trigger(echo), waiting.result, waiting.exception, lambda: waiting.result(5)):
         try: use()
         except errors.ForkedWorkerError: pass
         else: raise AssertionError('usable')

@@ -62,7 +62,10 @@ class Script:
             line = self._queue.get(timeout=WAIT)
         except queue.Empty:
             raise AssertionError(f"nothing more was printed; so far: {self.lines}\n{self._kill_stuck()}") from None
-        assert line is not None, f"the program has ended: {self.stderr(0)}"
+        if line is None:
+            said = self.stderr()
+            self._close()
+            raise AssertionError(f"the program has ended; so far: {self.lines}\n{said}")
         self.lines.append(line)
         return line
 
@@ -72,9 +75,19 @@ class Script:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
         _signal_group(self.pid, signal.SIGKILL)
+        said = self.stderr()
+        self._close()
+        return said
+
+    def _close(self) -> None:
+        """Let go of a program that has ended, or has closed its output."""
+        self._process.wait(WAIT)
         self._rid.detach()
-        self._process.wait()
-        return self.stderr()
+        for thread in self._threads:
+            thread.join(WAIT)
+        for stream in (self._process.stdout, self._process.stderr):
+            if stream is not None:
+                stream.close()
 
     def until(self, expected: str) -> None:
         """Read lines until one is ``expected``."""
@@ -103,13 +116,7 @@ class Script:
             took = time.monotonic() - started
             said = self._kill_stuck()
             raise AssertionError(f"not ended after {took:.1f} s; so far: {self.lines}\n{said}") from None
-        finally:
-            for thread in self._threads:
-                thread.join(WAIT)
-            for stream in (self._process.stdout, self._process.stderr):
-                if stream is not None:
-                    stream.close()
-        self._rid.detach()
+        self._close()
         while True:
             line = self._queue.get(timeout=WAIT)
             if line is None:

@@ -1,0 +1,205 @@
+"""Ctrl-C and SIGTERM: every wait ends, and what was going on ends in order."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from ..support.process import Script
+
+#: Waits that need a stage of their own. Each blocks in its last line.
+INTERRUPTED = {
+    "connect to a black hole": """
+listener = socket.socket()
+listener.bind(('127.0.0.1', 0))
+listener.listen(0)
+# A full backlog: the kernel answers no further SYN.
+filling = []
+for _ in range(8):
+    sock = socket.socket()
+    sock.setblocking(False)
+    sock.connect_ex(listener.getsockname())
+    filling.append(sock)
+opened += [listener, *filling]
+url = 'ws://127.0.0.1:%d' % listener.getsockname()[1]
+time.sleep(0.2)
+print('blocked')
+register_worker(url, connect_timeout=60)
+""",
+    "a handshake that stalls": """
+listener = socket.create_server(('127.0.0.1', 0))
+opened += [listener]
+url = 'ws://127.0.0.1:%d' % listener.getsockname()[1]
+print('blocked')
+register_worker(url, connect_timeout=60)
+""",
+    "a hello that never comes": """
+def serve():
+    sock, _ = listener.accept()
+    opened.append(sock)
+    request = b''
+    while not request.endswith(b'\\r\\n\\r\\n'): request += sock.recv(1000)
+    key = [line for line in request.split(b'\\r\\n') if line.lower().startswith(b'sec-websocket-key')][0].split()[1]
+    accept = base64.b64encode(hashlib.sha1(key + b'258EAFA5-E914-47DA-95CA-C5AB0DC85B11').digest())
+    sock.sendall(b'HTTP/1.1 101 Switching Protocols\\r\\nUpgrade: websocket\\r\\nConnection: Upgrade\\r\\n'
+                 b'Sec-WebSocket-Accept: ' + accept + b'\\r\\n\\r\\n')
+    print('blocked')
+listener = socket.create_server(('127.0.0.1', 0))
+opened += [listener]
+threading.Thread(target=serve, daemon=True).start()
+register_worker('ws://127.0.0.1:%d' % listener.getsockname()[1], connect_timeout=60)
+""",
+    "leaving an open file": """
+f = w.open(slow, 'wb')
+f.write(b'x')
+print('blocked')
+with f: pass
+""",
+    "a line of a file": """
+f = w.open(slow, 'r')
+print('blocked')
+try: f.readline()
+finally: f.buffer.abort()
+""",
+}
+
+STAGE = """
+import base64, hashlib, signal, socket, sys, threading, time
+from iii_sync import errors, register_worker
+w = register_worker(sys.argv[1], close_timeout=60)
+release, opened = threading.Event(), []
+slow = w.register_function('slow-' + w.worker_id, lambda d: release.wait(60)).id
+"""
+
+
+@pytest.mark.parametrize("blocked", INTERRUPTED)
+def test_ctrl_c_ends_a_wait_and_the_worker_stays_usable(engine_url: str, blocked: str) -> None:
+    """KeyboardInterrupt at once, a call works then, and the process ends without a word."""
+    body = INTERRUPTED[blocked].strip().replace("\n", "\n    ")
+    script = Script(
+        f"""{STAGE}
+try:
+    {body}
+except KeyboardInterrupt:
+    print('interrupted')
+w.trigger('engine::baggage::get', {{'key': 'x'}}, timeout=10)
+print('usable')
+release.set()
+for sock in opened: sock.close()
+""",
+        engine_url,
+    )
+    script.until("blocked")
+    time.sleep(0.3)  # from the line to the wait
+    started = time.monotonic()
+    script.interrupt()
+    script.until("interrupted")
+    assert time.monotonic() - started < 2.0
+    script.until("usable")
+    assert (script.end(), script.stderr()) == (0, "")
+
+
+def test_ctrl_c_ends_a_shutdown_that_waits_and_the_worker_all_the_same(engine_url: str) -> None:
+    """The interruption ends the waiting for a handler; the connection and the reader thread are gone then."""
+    script = Script(
+        f"""{STAGE}
+began = threading.Event()
+def work(d):
+    began.set()
+    release.wait(60)
+call = w.submit(w.register_function('work-' + w.worker_id, work).id)
+assert began.wait(20)
+print('blocked')
+try:
+    w.shutdown(60)
+except KeyboardInterrupt:
+    print('interrupted')
+assert not [t.name for t in threading.enumerate() if t.name.startswith('iii-io')]
+assert w.get_connection_state() == 'disconnected' and w.wait(0) is True
+try: call.result(5)
+except errors.WorkerClosedError: print('ended')
+release.set()
+""",
+        engine_url,
+    )
+    script.until("blocked")
+    time.sleep(0.3)
+    started = time.monotonic()
+    script.interrupt()
+    script.until("interrupted")
+    assert time.monotonic() - started < 2.0
+    script.until("ended")
+    assert (script.end(), script.stderr()) == (0, "")
+
+
+WAITING = """
+import signal, sys, threading, time
+from iii_sync import errors, register_worker
+with register_worker(sys.argv[1]) as w:
+    caller = register_worker(sys.argv[1])
+    began = threading.Event()
+    def work(d):
+        began.set()
+        time.sleep(1)
+        return 'finished'
+    call = caller.submit(w.register_function('work-' + w.worker_id, work).id)
+    assert began.wait(20)
+    print('waiting')
+    {wait}
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+print(call.result(0.5))
+caller.shutdown()
+"""
+
+
+@pytest.mark.parametrize("wait", ["assert w.wait() is True", "assert w.wait(60) is True"])
+def test_sigterm_ends_the_wait_and_running_handlers_finish(engine_url: str, wait: str) -> None:
+    """``with`` and ``wait()`` are enough for a process that a supervisor stops: the exit code is 0."""
+    script = Script(WAITING.format(wait=wait), engine_url)
+    script.until("waiting")
+    time.sleep(0.2)
+    script.send(signal.SIGTERM)
+    script.until("finished")
+    assert (script.end(), script.stderr()) == (0, "")
+
+
+def test_a_second_sigterm_does_not_wait(engine_url: str) -> None:
+    """While handlers are being waited for, SIGTERM does what it always did."""
+    script = Script(
+        WAITING.format(wait="w.wait(); print('leaving')").replace("time.sleep(1)", "time.sleep(60)"), engine_url
+    )
+    script.until("waiting")
+    time.sleep(0.2)
+    script.send(signal.SIGTERM)
+    script.until("leaving")
+    script.send(signal.SIGTERM)
+    assert script.end() == -signal.SIGTERM
+
+
+def test_sigterm_outside_wait_and_the_handlers_of_others_are_left_alone(engine_url: str) -> None:
+    """A program's own handler is called, and a wait on another thread sets none."""
+    script = Script(
+        """
+import signal, sys, threading, time
+from iii_sync import register_worker
+with register_worker(sys.argv[1]) as w:
+    waiter = threading.Thread(target=w.wait)
+    waiter.start()
+    time.sleep(0.2)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    own = lambda number, frame: print('own')
+    signal.signal(signal.SIGTERM, own)
+    threading.Timer(0.5, w.shutdown).start()
+    print('waiting')
+    assert w.wait() is True
+    assert signal.getsignal(signal.SIGTERM) is own
+waiter.join()
+""",
+        engine_url,
+    )
+    script.until("waiting")
+    script.send(signal.SIGTERM)
+    script.until("own")
+    assert (script.end(), script.stderr()) == (0, "")
