@@ -26,6 +26,8 @@ import time
 import weakref
 from typing import Any, Callable, Optional, Protocol
 
+from ..errors import WorkerClosedError
+
 __all__ = ["Loop", "Timer", "Watched"]
 
 _log = logging.getLogger("iii_sync.io")
@@ -173,7 +175,7 @@ class Loop:
                 self._turn()
             self._turn(0)  # what was posted before stop()
             for owner in list(self._watched):
-                owner.on_broken(ConnectionError("the worker was shut down"))
+                owner.on_broken(WorkerClosedError("the worker was shut down"))
             # A sender that was inside its socket needs a moment to get out before it can be closed.
             end = time.monotonic() + 1
             while self._watched and time.monotonic() < end:

@@ -1,0 +1,152 @@
+"""More ends of processes: the ones that need a stage, and those inside executors."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from ..support.process import Script, run
+
+STAGE = """
+import sys, threading, time
+from iii_sync import register_worker
+w = register_worker(sys.argv[1])
+began = threading.Event()
+def hang(d):
+    began.set()
+    threading.Event().wait()
+hang = w.register_function('hang-' + w.worker_id, hang).id
+"""
+
+#: What is going on when the script ends, by itself or by an exception; the seconds it may take, and whether a word
+#: about a stream that was cut is in order.
+ENDINGS = {
+    "many stuck handlers": ("for _ in range(50): w.submit(hang)\nassert began.wait(20)", 2.0, False),
+    "several workers with stuck handlers": (
+        """
+others = [register_worker(sys.argv[1]) for _ in range(5)]
+for other in others:
+    event = threading.Event()
+    def stuck(d, event=event):
+        event.set()
+        threading.Event().wait()
+    w.submit(other.register_function('stuck-' + other.worker_id, stuck).id)
+    assert event.wait(20)
+""",
+        2.0,
+        False,
+    ),
+    "a handler in the middle of a stream, both ends here": (
+        """
+def take(d):
+    for chunk in d['reader']: began.set()
+f = w.open(w.register_function('take-' + w.worker_id, take).id, 'wb', buffering=0)
+f.write(b'x' * 1000)
+assert began.wait(20)
+""",
+        2.0,
+        True,
+    ),
+    "a blocked writer on a thread": (
+        """
+c = w.create_channel()
+def fill():
+    while True: c.writer.write(bytes(100_000))
+threading.Thread(target=fill, daemon=True).start()
+while c.writer._connection is None: time.sleep(0.001)
+time.sleep(0.3)
+""",
+        2.0,
+        True,
+    ),
+    "a thread in the middle of a handshake": (
+        """
+import socket
+silent = socket.create_server(('127.0.0.1', 0))
+threading.Thread(
+    target=register_worker, args=('ws://127.0.0.1:%d' % silent.getsockname()[1],), daemon=True
+).start()
+accepted = silent.accept()[0]
+accepted.recv(1)
+silent.close(); accepted.detach()
+""",
+        2.0,
+        False,
+    ),
+    "sys.exit in a handler": (
+        """
+from iii_sync import InvocationError
+try: w.trigger(w.register_function('exit-' + w.worker_id, lambda d: sys.exit(3)).id)
+except InvocationError as exc: assert 'SystemExit' in str(exc)
+""",
+        1.0,
+        False,
+    ),
+    "shutdown from a handler": (
+        """
+w.submit(w.register_function('end-' + w.worker_id, lambda d: w.shutdown()).id)
+assert w.wait(20)
+""",
+        1.0,
+        False,
+    ),
+    "shutdown with a stuck handler": (
+        "w.submit(hang)\nassert began.wait(20)\nw.shutdown(1)",
+        1.0,  # behind what shutdown() itself was given
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("ending", "how"),
+    [*((ending, "by itself") for ending in ENDINGS), ("many stuck handlers", "by an exception")],
+)
+def test_a_process_ends_in_time(engine_url: str, ending: str, how: str) -> None:
+    """At most two seconds behind the script's own end, without a traceback that is not the script's."""
+    body, limit, word = ENDINGS[ending]
+    last = "" if how == "by itself" else "\nsys.excepthook = lambda *a: None\nraise KeyError"
+    script = Script(STAGE + body + "\nprint('ready')" + last, engine_url)
+    script.until("ready")
+    started = time.monotonic()
+    code = script.end()
+    took = time.monotonic() - started
+    said = script.stderr()
+    assert code == (0 if how == "by itself" else 1), said
+    assert took < limit + 2.0  # a busy machine
+    if word:
+        assert "Traceback" not in said.replace("ResourceWarning", "") or "was not closed" in said, said
+    elif ending == "sys.exit in a handler":
+        assert "the handler of exit-" in said
+    else:
+        assert said == ""
+
+
+def test_executors(engine_url: str) -> None:
+    """One worker shared by a pool of threads; one worker a process in a pool of processes."""
+    run(
+        """
+import multiprocessing, sys, warnings
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+import tests.process.in_child as in_child
+if __name__ == '__main__':
+    from iii_sync import register_worker
+    warnings.simplefilter('ignore', DeprecationWarning)  # of forks while threads run
+    with register_worker(sys.argv[1]) as w:
+        echo = w.register_function('echo-' + w.worker_id, lambda d: d).id
+        take = w.register_function('take-' + w.worker_id, lambda d: len(d['reader'].read())).id
+        def upload(size):
+            with w.open(take, 'wb') as f: f.write(bytes(size))
+            return f.result
+        with ThreadPoolExecutor(16) as pool:
+            assert list(pool.map(lambda n: w.trigger(echo, n), range(200))) == list(range(200))
+            assert list(pool.map(upload, range(0, 2_000_000, 50_000))) == list(range(0, 2_000_000, 50_000))
+        assert {call.result() for call in as_completed([w.submit(echo, n) for n in range(50)])} == set(range(50))
+        context = multiprocessing.get_context('fork')
+        with ProcessPoolExecutor(3, mp_context=context, initializer=in_child.begin, initargs=(sys.argv[1],)) as pool:
+            assert list(pool.map(in_child.use, [echo] * 20, range(20))) == list(range(20))
+""",
+        engine_url,
+        timeout=60,
+    )

@@ -1,0 +1,1 @@
+"""Workers inside the servers that people run: gunicorn, celery, executors, and gevent's patched processes."""

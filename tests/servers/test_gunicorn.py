@@ -1,0 +1,181 @@
+"""gunicorn: one worker a process, uploads that stream on, recycling and a graceful stop."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from iii_sync import Worker
+
+from ..support.engines import free_ports
+from ..support.process import ROOT
+from ..support.threads import in_thread
+
+pytest.importorskip("gunicorn")
+pytest.importorskip("gevent")
+
+WAIT = 30.0
+
+
+class Gunicorn:
+    """A gunicorn that serves :mod:`.app`, and what it writes."""
+
+    def __init__(self, url: str, function: str, directory: Path, *arguments: str) -> None:
+        (self._port,) = free_ports(1)
+        self._log = directory / "log"
+        environment = dict(
+            os.environ,
+            III_URL=url,
+            DIGEST_FUNCTION=function,
+            PYTHONPATH=str(ROOT),
+            PYTHONUNBUFFERED="1",
+            HOME=str(directory),
+        )
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-X", "dev", "-m", "gunicorn", "--bind", f"127.0.0.1:{self._port}"),
+                    *("--timeout", "30", "--graceful-timeout", "10", *arguments, "tests.servers.app:application"),
+                ],
+                cwd=directory,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def upload(self, size: int, seed: int) -> int:
+        """Upload random bytes, check the answer, and return the process that gave it."""
+        body = random.Random(seed).randbytes(size)
+        end = time.monotonic() + WAIT
+        while True:
+            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=WAIT)
+            try:
+                connection.request("POST", "/", body)
+                answer = connection.getresponse()
+                said = answer.read()
+                break
+            except (ConnectionRefusedError, ConnectionResetError):
+                # It is still starting; or the process that had accepted us was about to be recycled.
+                assert time.monotonic() < end and self._process.poll() is None, self.said()
+                time.sleep(0.05)
+            finally:
+                connection.close()
+        assert answer.status == 200, (answer.status, said, self.said())
+        result: dict[str, Any] = json.loads(said)
+        pid: int = result.pop("pid")
+        assert result == {"size": size, "sha256": hashlib.sha256(body).hexdigest(), "complete": True}
+        return pid
+
+    def said(self) -> str:
+        """Its log."""
+        return self._log.read_text()
+
+    def complaints(self) -> list[str]:
+        """Lines of it that should not be there. gunicorn itself does not close what it listens on."""
+        own = (f"laddr=('127.0.0.1', {self._port})>", "Enable tracemalloc")
+        return [
+            line
+            for line in self.said().splitlines()
+            if any(word in line for word in ("Traceback", "Error", "Warning")) and not any(word in line for word in own)
+        ]
+
+    def stop(self) -> float:
+        """Stop it as a supervisor does; returns how long it took."""
+        started = time.monotonic()
+        self._process.send_signal(signal.SIGTERM)
+        code = self._process.wait(WAIT)
+        assert code == 0, (code, self.said())
+        return time.monotonic() - started
+
+    def kill(self) -> None:
+        """End what is left of it."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(WAIT)
+
+
+KINDS = {
+    "sync": ["--workers", "3"],
+    "gthread": ["--workers", "2", "--worker-class", "gthread", "--threads", "4"],
+    "gevent": ["--workers", "2", "--worker-class", "gevent"],
+}
+
+
+@pytest.mark.parametrize("preload", [False, True], ids=["lazy", "preload"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_uploads_are_streamed_and_a_stop_is_quick_and_silent(
+    engine_url: str, digest: str, tmp_path: Path, kind: str, preload: bool
+) -> None:
+    """Sixteen requests at a time, SIGTERM amid one, no traceback."""
+    options = ["--preload"] if preload else []
+    if preload and kind == "gevent":
+        # What is made before patching is not patched, the lock of the application above all: patch before it is loaded.
+        config = tmp_path / "gunicorn.conf.py"
+        config.write_text("from gevent import monkey\nmonkey.patch_all()\n")
+        options += ["--config", str(config)]
+    gunicorn = Gunicorn(engine_url, digest, tmp_path, *KINDS[kind], *options)
+    try:
+        gunicorn.upload(0, 0)
+        with ThreadPoolExecutor(16) as pool:
+            pids = set(pool.map(lambda n: gunicorn.upload(n * 37_777, n), range(32)))
+        assert pids
+        assert gunicorn.stop() < 8
+    finally:
+        gunicorn.kill()
+    assert not gunicorn.complaints(), gunicorn.said()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_recycled_processes(engine_url: str, digest: str, tmp_path: Path, kind: str) -> None:
+    """A process that has served its share is replaced; nothing is lost and nothing is said."""
+    gunicorn = Gunicorn(engine_url, digest, tmp_path, *KINDS[kind], "--max-requests", "4")
+    try:
+        pids: set[int] = set()
+        end = time.monotonic() + WAIT
+        while len(pids) < 3:
+            assert time.monotonic() < end, pids
+            pids.add(gunicorn.upload(100_000, len(pids)))
+        assert gunicorn.stop() < 8
+    finally:
+        gunicorn.kill()
+    assert not gunicorn.complaints(), gunicorn.said()
+
+
+def test_a_stop_lets_a_running_request_finish(engine_url: str, worker: Worker, unique: Any, tmp_path: Path) -> None:
+    """SIGTERM while the function works on an upload: the client gets its answer."""
+    began, go_on = threading.Event(), threading.Event()
+
+    def slow(data: Any) -> dict[str, Any]:
+        body = data["reader"].read()
+        began.set()
+        assert go_on.wait(WAIT)
+        return {"size": len(body), "sha256": hashlib.sha256(body).hexdigest(), "complete": data["reader"].complete}
+
+    function = worker.register_function(unique("slow"), slow).id
+    gunicorn = Gunicorn(engine_url, function, tmp_path, *KINDS["gthread"])
+    try:
+        upload = in_thread(lambda: gunicorn.upload(1_000_000, 1))
+        assert began.wait(WAIT)
+        stop = in_thread(gunicorn.stop)
+        time.sleep(0.5)
+        go_on.set()
+        upload()
+        stop()
+    finally:
+        gunicorn.kill()
+    assert not gunicorn.complaints(), gunicorn.said()
