@@ -3,7 +3,8 @@
 Grows as long as every thread is busy, so that handlers which call each other never wait for a thread; the
 thread that was used last is used next, so that the others become idle and end.
 
-``_lock`` guards every field; it is never held while user code runs or while waiting.
+``_lock`` guards every field; it is never held while user code runs or while waiting. It is taken directly, not by
+``with self._changed``, which Ctrl-C can interrupt with the lock in hand.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class HandlerPool:
     def drain(self, timeout: float) -> bool:
         """Wait until no task is running, the caller's own left aside; at most ``timeout`` seconds."""
         end = time.monotonic() + timeout
-        with self._changed:
+        with self._lock:
             own = 1 if threading.current_thread() in self._threads else 0
             while self._busy > own or self._backlog:
                 remaining = end - time.monotonic()
@@ -111,7 +112,7 @@ class HandlerPool:
             except BaseException:
                 _log.exception("a callback failed")
             task = None  # let go of what it holds while waiting
-            with self._changed:
+            with self._lock:
                 self._busy -= 1
                 if self._backlog:
                     task = self._backlog.popleft()
@@ -122,7 +123,7 @@ class HandlerPool:
                     break
                 self._idle.append(mailbox)
             task = self._wait(mailbox)
-        with self._changed:
+        with self._lock:
             self._threads.discard(threading.current_thread())
             self._changed.notify_all()
 

@@ -9,7 +9,9 @@ have run it.
 
 Threads. ``received`` and ``ended`` run on the reader thread and never block. Everything else runs in
 callers' threads or in the reconnecting thread. ``_lock`` guards the fields; it is a leaf: nothing is sent,
-waited for or called back while it is held (``_changed`` waits on it, which lets it go).
+waited for or called back while it is held (``_changed`` waits on it, which lets it go). It is taken by ``with
+self._lock``, never by ``with self._changed``: Ctrl-C can hit inside the latter's ``__enter__``, which is Python, and
+the lock would never be given back.
 """
 
 from __future__ import annotations
@@ -361,7 +363,7 @@ class Session:
     def say_goodbye(self, timeout: float) -> None:
         """Close the link, and make no other. Blocks at most ``timeout`` seconds."""
         self._closing.set()
-        with self._changed:
+        with self._lock:
             # For a moment the link that was just made is both.
             links = {link for link in (self._link, self._attempt) if link is not None}
             self._link = None
@@ -441,7 +443,7 @@ class Session:
             _log.error("%s could not be registered again: %s", function_id, _rejection(refusal))
 
     def _make_current(self, link: Link, registered: list[messages.Message]) -> bool:
-        with self._changed:
+        with self._lock:
             wanted = self._handlers.registrations()
             if _missing(wanted, registered) or _missing(registered, wanted):
                 return False
@@ -504,14 +506,16 @@ class Session:
         self._call_and_wait(link, _CONFIRMING, {"key": "iii_sync"}, deadline)
 
     def _wait_for_link(self, deadline: Deadline, function_id: str, after: Optional[Link] = None) -> Link:
-        with self._changed:
+        with self._lock:
             while True:
                 if self._fatal is not None:
                     raise fresh(self._fatal)
                 if self._closing.is_set():
                     raise WorkerClosedError("the worker was shut down")
-                if self._link is not None and self._link is not after:
-                    return self._link
+                link = self._link
+                # One that broke just now is still the current one until the reader thread takes note.
+                if link is not None and link is not after and link.connection and link.connection.error is None:
+                    return link
                 if not self._changed.wait(deadline.remaining()) and deadline.expired:
                     raise ConnectionLostError(
                         f"{function_id}: not sent, {self.address} could not be reached for {deadline.timeout:g} s",
@@ -633,7 +637,7 @@ class Session:
             reason = WorkerClosedError("the worker was shut down")
         if not link.hello.done():
             link.hello.set_exception(reason)
-        with self._changed:
+        with self._lock:
             current = self._link is link
             if current:
                 self._link = None
@@ -724,7 +728,7 @@ class Session:
         return min(delay, limit) * (1 - config.jitter_factor * random.random())
 
     def _give_up(self, error: BaseException) -> None:
-        with self._changed:
+        with self._lock:
             if self._closing.is_set():
                 return
             self._fatal = error

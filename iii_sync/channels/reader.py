@@ -75,6 +75,7 @@ class ChannelReader(End):
         self._items: deque[_Item] = deque()
         self._batches: deque[tuple[Batch, int]] = deque()  # batches behind _items, each with its unread items
         self._at_hand = 0  # bytes in _items
+        self._moving = False  # these are being changed; still set later: that was interrupted, and they are wrong
         self._kept = 0  # batches that were taken from the inbox
         self._position = 0
         self._over = False
@@ -260,7 +261,9 @@ class ChannelReader(End):
                     continue
                 data = self._items[0][0]
                 if isinstance(data, str):
+                    self._moving = True
                     self._drop_item()
+                    self._moving = False
                     event: Union[bytes, str] = data
                 else:
                     event = self._take(len(data) - self._items[0][1])
@@ -438,6 +441,9 @@ class ChannelReader(End):
         if len(self._batches) > batches:
             self._batches.pop()
         self._at_hand = at_hand
+        self._end_by_interruption()
+
+    def _end_by_interruption(self) -> None:
         self._over, self.complete = True, False
         self._end_error = ChannelTruncatedError(
             f"channel {self.channel_id}: a read was interrupted while it took over what had arrived; that is lost"
@@ -502,7 +508,9 @@ class ChannelReader(End):
     def _deliver(self) -> None:
         """Hand the text message that is next in the stream to the callbacks."""
         text = self._items[0][0]
+        self._moving = True
         self._drop_item()
+        self._moving = False
         for callback in list(self._callbacks):
             callback(text)
 
@@ -521,13 +529,18 @@ class ChannelReader(End):
                     continue
                 end = min(len(data), start + size - taken)
                 part = data if end - start == len(data) and isinstance(data, bytes) else bytes(data[start:end])
+                self._moving = True
                 parts.append(part)
                 taken += len(part)
                 self._advance(end, len(data))
+                self._moving = False
         except BaseException:
-            # A callback raised: what was taken for this call stays for the next.
-            for part in reversed(parts):
-                self._put_back(part)
+            if not self._moving:
+                # A callback raised: what was taken for this call stays for the next.
+                self._moving = True
+                for part in reversed(parts):
+                    self._put_back(part)
+                self._moving = False
             raise
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -545,7 +558,9 @@ class ChannelReader(End):
             end = min(len(data), start + len(target) - filled)
             target[filled : filled + end - start] = data[start:end]
             filled += end - start
+            self._moving = True
             self._advance(end, len(data))
+            self._moving = False
         return filled
 
     def _advance(self, end: int, size: int) -> None:
@@ -600,7 +615,13 @@ class _Reading:
             raise ValueError("I/O operation on closed file")
         try:
             reader._wait = reader._patience(self._timeout)
-        except ValueError:
+            if reader._moving:
+                reader._items.clear()
+                reader._batches.clear()
+                reader._at_hand = 0
+                reader._end_by_interruption()
+                reader._moving = False
+        except BaseException:
             reader._using.release()
             raise
 

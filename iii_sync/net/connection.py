@@ -31,7 +31,7 @@ import time
 from collections import deque
 from typing import Callable, Optional, Protocol, Union
 
-from ..errors import ChannelAbortedError, EngineConnectionError, RemoteProtocolError, fresh
+from ..errors import EngineConnectionError, RemoteProtocolError, fresh
 from ..wire import frames
 from .loop import READ, WRITE, Loop
 from .waiting import Deadline, wait_for_socket
@@ -334,7 +334,7 @@ class Connection:
             raise fresh(self._error)
 
     def _poison(self, exc: BaseException) -> None:
-        reason = self._error or ChannelAbortedError(
+        reason = self._error or EngineConnectionError(
             f"a message to {self._label} was cut in the middle ({type(exc).__name__}: {exc})"
         )
         self._set_error(reason)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from iii_sync import ReconnectionConfig, errors, register_worker
-from iii_sync.errors import ChannelAbortedError, EngineConnectionError
+from iii_sync.errors import EngineConnectionError
 from iii_sync.net import waiting
 from iii_sync.net.connection import Connection
 from iii_sync.net.inbox import Inbox
@@ -184,7 +184,7 @@ def test_ctrl_c_while_the_outbox_is_flushed_gives_the_turn_back(loop: Loop, monk
     monkeypatch.setattr(connection, "_try_send", interrupted)
     with pytest.raises(KeyboardInterrupt):
         connection.give_turn_back()
-    with pytest.raises(ChannelAbortedError):
+    with pytest.raises(EngineConnectionError):
         connection.take_turn(Deadline(5))
     wait_until(lambda: connection._closed, "the close")
     pair.peer.sock.close()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any, Optional
 
-import celery
-from celery.signals import worker_process_shutdown
+import celery  # type: ignore[import-untyped,import-not-found,unused-ignore]
+from celery.signals import (  # type: ignore[import-untyped,import-not-found,unused-ignore]
+    worker_process_shutdown,
+)
 
 import iii_sync
 
