@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -11,6 +12,9 @@ from typing import TYPE_CHECKING, Any, Optional
 from typing_extensions import TypedDict
 
 from .errors import ConfigurationError
+from .net.address import Address
+from .net.proxy import Proxy
+from .net.tls import check_context, default_context
 
 if TYPE_CHECKING:
     import ssl
@@ -19,6 +23,8 @@ __all__ = ["DEFAULT_URL", "InitOptions", "ReconnectionConfig"]
 
 #: Where the engine listens unless told otherwise (PROTOCOL 1.1).
 DEFAULT_URL = "ws://127.0.0.1:49134"
+
+_log = logging.getLogger("iii_sync.worker")
 
 _LARGEST_MESSAGE = 64 * 1024 * 1024
 
@@ -54,7 +60,7 @@ class ReconnectionConfig:
             raise ConfigurationError(f"max_retries={self.max_retries!r} must be 0 or more, or None")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class InitOptions:
     """Options of :func:`iii_sync.register_worker`; times are seconds, ``None`` waits for ever.
 
@@ -65,9 +71,12 @@ class InitOptions:
         namespace: Where the worker registers and calls. Default: ``III_NAMESPACE``, else the engine's ``default``.
         headers: Sent with the handshake of every socket. ``Authorization: Bearer $III_TOKEN`` is added when
             ``III_TOKEN`` is set and no ``Authorization`` is given.
-        ssl_context: For ``wss://``: a private authority, a client certificate. Default: the system's authorities.
+        ssl_context: For ``wss://``: a private authority, a client certificate. Default: the system's authorities, or
+            those in ``SSL_CERT_FILE``.
+        insecure_skip_tls_verification: Talk to whoever answers at a ``wss://`` address; logs a warning. Together with
+            an ``ssl_context`` it accepts one that does not verify.
         proxy: ``http://[user:password@]host:port``, or ``""`` for none. Default: the environment's
-            (``https_proxy``, ``http_proxy``, ``no_proxy``), never for the loopback interface.
+            (``https_proxy``, ``http_proxy``, ``all_proxy``, ``no_proxy``), never for the loopback interface.
         connect_timeout: For each socket, from the name look-up to the end of the handshake; and again for
             the engine's hello, and for each registration.
         invocation_timeout: Default of ``trigger``.
@@ -88,6 +97,7 @@ class InitOptions:
     namespace: Optional[str] = None
     headers: Optional[Mapping[str, str]] = None
     ssl_context: Optional[ssl.SSLContext] = None
+    insecure_skip_tls_verification: bool = False
     proxy: Optional[str] = None
     connect_timeout: float = 10.0
     invocation_timeout: Optional[float] = 30.0
@@ -121,21 +131,61 @@ class InitOptions:
             value = getattr(self, name)
             if value is not None and not value.strip():
                 raise ConfigurationError(f"{name}={value!r} is blank: give a name, or leave it out")
-        for header, value in (self.headers or {}).items():
-            if not isinstance(header, str) or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", header):
-                raise ConfigurationError(f"headers: {header!r} is not the name of a header")
-            if not isinstance(value, str) or re.search(r"[\r\n\0]", value):
-                raise ConfigurationError(f"headers: the value of {header!r} is not a line of text")
+        _check_headers(self.headers)
+        if self.ssl_context is not None:
+            check_context(self.ssl_context, self.insecure_skip_tls_verification)
+        if self.proxy is not None and self.proxy != "":
+            Proxy.parse(self.proxy, "proxy")
 
     def all_headers(self) -> dict[str, str]:
         """Return the headers of a handshake, the environment's token among them (read at each connection)."""
         headers = dict(self.headers or {})
         token = (os.environ.get("III_TOKEN") or "").strip()
         if token and not any(name.lower() == "authorization" for name in headers):
-            if re.search(r"[\x00-\x1f]", token):
+            if _NOT_IN_HEADERS.search(token):
                 raise ConfigurationError("III_TOKEN is not one line of text")
             headers["Authorization"] = f"Bearer {token}"
         return headers
+
+    def __repr__(self) -> str:
+        """What differs from the defaults; of headers the names only, of a proxy no credentials."""
+        shown = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name == "headers" and value:
+                shown.append(f"headers={dict.fromkeys(value, '…')}")
+            elif field.name == "proxy" and value:
+                shown.append(f"proxy='http://{Proxy.parse(value, 'proxy')}'")
+            elif value is not None and value != field.default:
+                shown.append(f"{field.name}={value!r}")
+        return f"InitOptions({', '.join(shown)})"
+
+
+#: What would end a line, is invisible, or cannot be encoded.
+_NOT_IN_HEADERS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+#: The handshake's own.
+_RESERVED = re.compile(r"connection|upgrade|content-length|transfer-encoding|sec-websocket-.*")
+
+
+def _check_headers(headers: object) -> None:
+    """Refuse what cannot be a header, without showing a value: it may be a secret."""
+    if headers is None:
+        return
+    if not isinstance(headers, Mapping):
+        raise ConfigurationError(f"headers is a {type(headers).__name__}; give a dictionary of names and values")
+    names = set()
+    for name, value in headers.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+            # Somebody may have put the value there, too.
+            start = re.match(r"[\w-]*", name) if isinstance(name, str) else None
+            raise ConfigurationError(f"headers: {(start[0] if start else '') + '…'!r} is not the name of a header")
+        if _RESERVED.fullmatch(name.lower()) or name.lower() in names:
+            why = "belongs to the handshake" if name.lower() not in names else "is given twice"
+            raise ConfigurationError(f"headers: {name!r} {why}")
+        names.add(name.lower())
+        if not isinstance(value, str) or _NOT_IN_HEADERS.search(value):
+            raise ConfigurationError(f"headers: the value of {name!r} is not a line of text")
 
 
 class OptionArguments(TypedDict, total=False):
@@ -146,6 +196,7 @@ class OptionArguments(TypedDict, total=False):
     namespace: Optional[str]
     headers: Optional[Mapping[str, str]]
     ssl_context: Optional[ssl.SSLContext]
+    insecure_skip_tls_verification: bool
     proxy: Optional[str]
     connect_timeout: float
     invocation_timeout: Optional[float]
@@ -186,3 +237,22 @@ def from_environment(options: InitOptions) -> InitOptions:
 def address_from_environment(address: Optional[str]) -> str:
     """Return the given address, else ``III_URL``, else :data:`DEFAULT_URL`."""
     return address or (os.environ.get("III_URL") or "").strip() or DEFAULT_URL
+
+
+def for_address(options: InitOptions, address: Address) -> InitOptions:
+    """Return the options with what an address needs of them: a ``wss`` one a context, made once for all sockets.
+
+    Raises:
+        ConfigurationError: There are options for TLS, and the address has none.
+    """
+    insecure = options.insecure_skip_tls_verification
+    if not address.secure:
+        if options.ssl_context is not None or insecure:
+            name = "ssl_context" if options.ssl_context is not None else "insecure_skip_tls_verification"
+            raise ConfigurationError(f"{name} is for wss:// addresses, and {address} is not encrypted: use wss://")
+        return options
+    if insecure:
+        _log.warning("the certificate of %s is not verified (insecure_skip_tls_verification)", address)
+    if options.ssl_context is not None:
+        return options
+    return dataclasses.replace(options, ssl_context=default_context(verify=not insecure))

@@ -54,7 +54,7 @@ from .functions import Function, FunctionRef, Functions, check_function_id
 from .net.connect import Address
 from .net.loop import Loop
 from .net.waiting import Deadline
-from .options import InitOptions, OptionArguments, address_from_environment, from_environment
+from .options import InitOptions, OptionArguments, address_from_environment, for_address, from_environment
 from .pool import HandlerPool
 from .request import DEFAULT_TIMEOUT, Request, Suspicion, prepare
 from .session import ConnectionState, Link, Session
@@ -137,7 +137,8 @@ def register_worker(
     if not isinstance(options, InitOptions):
         raise TypeError(f"options must be InitOptions, not {type(options).__name__}; or give them as keywords")
     options = from_environment(dataclasses.replace(options, **kwargs))
-    worker = Worker(Address(address_from_environment(address)), options)
+    where = Address(address_from_environment(address))
+    worker = Worker(where, for_address(options, where))
     try:
         worker._session.open()
     except BaseException:

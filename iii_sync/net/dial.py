@@ -1,0 +1,109 @@
+"""The first steps of a connection, all under one deadline: TCP, and blocking exchanges on the new socket."""
+
+from __future__ import annotations
+
+import os
+import socket
+import weakref
+from typing import Any, Optional
+
+from .waiting import Deadline
+
+__all__ = ["AnswerTooLarge", "DeadlineSocket", "dial", "remember", "step"]
+
+
+class AnswerTooLarge(ValueError):
+    """A peer said more than any handshake has to say."""
+
+
+def dial(host: str, port: int, deadline: Deadline) -> socket.socket:
+    """Connect to the first address of ``host`` that answers.
+
+    Blocks until then, at most until ``deadline``; looking up the name has the system's own limits.
+
+    Raises:
+        OSError: None answers.
+    """
+    failure: Optional[OSError] = None
+    for family, kind, protocol, _, target in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
+        sock = socket.socket(family, kind, protocol)
+        remember(sock)
+        try:
+            sock.settimeout(step(deadline))
+            sock.connect(target)
+            return sock
+        except OSError as exc:
+            sock.close()
+            failure = exc
+            if deadline.expired:
+                break
+        except BaseException:
+            sock.close()
+            raise
+    raise failure or OSError("the name has no address")
+
+
+def step(deadline: Deadline) -> Optional[float]:
+    """The time left for a blocking step; ``settimeout(0)`` would mean "do not block" instead."""
+    remaining = deadline.remaining()
+    if remaining is not None and remaining <= 0:
+        raise TimeoutError("timed out")
+    return remaining
+
+
+class DeadlineSocket:
+    """What a handshake is made on: every call gets what is left of the one deadline, and of one size."""
+
+    MAX_ANSWER = 256 * 1024
+
+    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+        self._sock = sock
+        self._deadline = deadline
+        self._left = self.MAX_ANSWER
+
+    def recv(self, size: int) -> bytes:
+        self._sock.settimeout(step(self._deadline))
+        data = self._sock.recv(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise AnswerTooLarge(f"the answer is larger than {self.MAX_ANSWER} bytes")
+        return data
+
+    def send(self, data: bytes) -> int:
+        """Send all of it."""
+        view = memoryview(data)
+        while view:
+            # Not sendall(): under TLS that counts its time anew for every record.
+            self._sock.settimeout(step(self._deadline))
+            view = view[self._sock.send(view) :]
+        return len(data)
+
+    def gettimeout(self) -> Optional[float]:
+        return self._deadline.remaining()
+
+    def close(self) -> None:
+        """The owner closes it."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+#: Every socket made here, for as long as it lives: on its way to a connection nobody else knows it.
+_sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+
+def remember(sock: socket.socket) -> None:
+    """Have ``sock`` closed in forked children."""
+    _sockets.add(sock)
+
+
+def _close_after_fork() -> None:
+    """In the child: close the copies, and only close them. A connection ends when the parent ends it."""
+    for sock in list(_sockets):
+        descriptor = sock.detach()
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_after_fork)
