@@ -12,7 +12,8 @@ Who may touch what:
   left (:meth:`Connection.send`), or leaves a rest behind (:meth:`Connection.push`), which the reader thread sends
   as the socket drains. All three belong to the holder of the turn.
 * Under TLS one thread at a time is inside OpenSSL: waiting happens outside ``_tls_lock``, each call on the
-  non-blocking socket inside it.
+  non-blocking socket inside it. Sending may need to read first, and receiving to write (the peer renegotiates, or
+  changes keys): then that is what is waited for.
 * ``_error`` is set once, under ``_state_lock``; everybody may read it.
 
 A message of which a part was sent and the rest was not (deadline, Ctrl-C, error) leaves the stream of bytes
@@ -50,6 +51,9 @@ _AGAIN = 0.001
 
 #: After how many seconds without progress a blocked sender tells its owner, once.
 STALL = 5.0
+
+#: Seconds until a sender whom OpenSSL lets wait for something to receive looks again by itself.
+_RETRY = 0.02
 
 
 class Receiver(Protocol):
@@ -115,7 +119,9 @@ class Connection:
         self._outbox: deque[bytes] = deque()  # filled by the reader thread, emptied with the turn
         self._outbox_size = 0  # reader thread adds, turn owner subtracts; both under _state_lock
         self._paused = False  # reader thread only
-        self._want_write = False  # reader thread only
+        self._want_write = False  # reader thread only: something waits for the socket
+        self._read_wants_write = False  # reader thread only: OpenSSL has to send before it can receive
+        self._send_wants_read = False  # with the turn: OpenSSL has to receive before it can send
         self._ended = False  # reader thread only: the receiver was told
         self._later = False  # a late push is due; set with the turn or on the reader thread
         self._closed = False  # reader thread only: the descriptor is gone
@@ -259,7 +265,7 @@ class Connection:
         self._source = source
 
     def wait_writable(self, deadline: Deadline, stalled: Optional[Callable[[], None]]) -> Optional[Callable[[], None]]:
-        """Wait until the socket takes more; needs the turn.
+        """Wait until another try to send makes sense; the last one sent nothing. Needs the turn.
 
         Returns:
             ``stalled`` as long as it has not been called.
@@ -267,7 +273,14 @@ class Connection:
         Raises:
             TimeoutError: The deadline passed.
         """
+        if deadline.expired:
+            raise TimeoutError(f"nothing could be sent for {deadline.timeout:g} s")
         remaining = deadline.remaining()
+        if self._send_wants_read:
+            # The reader thread may be the one that receives it, and nothing would be left to wait for.
+            moment = _RETRY if remaining is None else min(remaining, _RETRY)
+            wait_for_socket(self._sock, moment, write=False)
+            return stalled
         if stalled is not None and (remaining is None or remaining > STALL):
             if wait_for_socket(self._sock, STALL, write=True):
                 return stalled
@@ -372,13 +385,17 @@ class Connection:
         try:
             if self._tls_lock is None:
                 return self._sock.send(view)
+            self._send_wants_read = False
             # Large pieces would keep the reader out for long.
             with self._tls_lock:
                 return self._sock.send(view[: 128 * 1024])
         except BlockingIOError:
             return 0
         except OSError as exc:
-            if _wants_retry(exc):
+            if _wants_write(exc):
+                return 0
+            if _wants_read(exc):
+                self._send_wants_read = True
                 return 0
             self._loop.call_soon(self._after_failed_send)
             self._set_error(self._as_connection_error(exc))
@@ -408,7 +425,12 @@ class Connection:
             self._watch()
 
     def on_writable(self) -> None:
-        """What waits can go on."""
+        """What waits can go on, or receiving."""
+        if self._read_wants_write:
+            self._read_wants_write = False
+            self.on_readable()
+        if self._ended:
+            return
         self._want_write = False
         self._push_soon()
         self._watch()
@@ -418,7 +440,13 @@ class Connection:
         if not self._turn.acquire(blocking=False):
             return False
         try:
-            self._want_write = self._error is None and not self._push()
+            self._want_write = False
+            if self._error is None and not self._push():
+                if self._send_wants_read:
+                    # Writable it is already, so the selector would not wait.
+                    self._loop.call_later(_RETRY, self._wait_to_push)
+                else:
+                    self._want_write = True
         except Exception:
             pass  # the connection broke, and _try_send has noted it
         finally:
@@ -447,7 +475,9 @@ class Connection:
         if self._ended:
             self._loop.unwatch(self._sock, self)
             return
-        events = (0 if self._paused else READ) | (WRITE if self._want_write else 0)
+        events = WRITE if self._want_write or self._read_wants_write else 0
+        if not self._paused and not self._read_wants_write:
+            events |= READ
         self._loop.watch(self._sock, self, events)
 
     def _resume(self) -> None:
@@ -516,7 +546,11 @@ class Connection:
         except BlockingIOError:
             return size, False, None
         except OSError as exc:
-            return size, False, None if _wants_retry(exc) else exc
+            if _wants_write(exc):
+                self._read_wants_write = True
+                self._watch()
+                return size, False, None
+            return size, False, None if _wants_read(exc) else exc
 
     def _handle(self, view: memoryview, size: int) -> None:
         position = 0
@@ -608,6 +642,11 @@ class Connection:
         return EngineConnectionError(f"{self._label}: {exc}")
 
 
-def _wants_retry(exc: OSError) -> bool:
-    """Whether TLS only asks to be called again (``ssl`` may not be loaded, so its classes go by name)."""
-    return type(exc).__name__ in ("SSLWantReadError", "SSLWantWriteError")
+def _wants_read(exc: OSError) -> bool:
+    """Whether OpenSSL must receive first (``ssl`` may not be loaded, so its classes go by name)."""
+    return type(exc).__name__ == "SSLWantReadError"
+
+
+def _wants_write(exc: OSError) -> bool:
+    """Whether OpenSSL must send first."""
+    return type(exc).__name__ == "SSLWantWriteError"
