@@ -10,6 +10,8 @@ from ..errors import ConfigurationError
 
 __all__ = ["Address", "redacted"]
 
+_UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\xa0\ud800-\udfff]")
+
 
 class Address:
     """The engine's control URL, and the URLs derived from it.
@@ -24,7 +26,7 @@ class Address:
     def __init__(self, url: str) -> None:
         if not isinstance(url, str):
             raise ConfigurationError(f"an address must be text such as ws://host:port, not {type(url).__name__}")
-        if re.search(r"[\x00-\x20\x7f-\xa0\ud800-\udfff]", url):
+        if _UNPRINTABLE.search(url):
             raise ConfigurationError(f"the address {redacted(url)} holds blanks or control characters")
         parts = _split(url)
         if parts is None or parts.scheme not in ("ws", "wss"):
@@ -81,6 +83,6 @@ def redacted(url: str) -> str:
     elif "@" in url:
         # A password with a / or ? in it looks like the end of the authority: nothing behind the scheme is certain.
         return scheme + "…"
-    return re.sub(r"[\x00-\x20\x7f-\xa0\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", scheme + authority + path) + (
-        more and f"{more}…"
-    )
+    # Nor behind a line break: somebody else's text may follow.
+    plain, *broken = _UNPRINTABLE.split(scheme + authority + path, maxsplit=1)
+    return plain + ("…" if broken else more and f"{more}…")

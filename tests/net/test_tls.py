@@ -22,6 +22,7 @@ from ..support.proxy import connect_proxy
 from ..support.rawserver import RawPeer, raw_server
 from ..support.threads import in_thread
 from ..support.tls import TlsRelay, cut, libssl, renegotiate, stall, tls_relay, update_keys
+from .hammer import hammer
 
 trustme = pytest.importorskip("trustme")
 
@@ -346,3 +347,11 @@ def test_a_sender_whom_renegotiation_lets_wait_keeps_its_deadline(local_engine_u
             assert 0.9 < time.monotonic() - started < 2.5
             channel.writer.abort()
             channel.reader.abort()
+
+
+@pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=[pytest.mark.slow, pytest.mark.timeout(300)])])
+def test_streams_and_calls_in_both_directions_at_once(relay: TlsRelay, authority: Any, seconds: int) -> None:
+    """Nine threads stream and four call for some seconds: every digest is exact, and there is no error."""
+    seed = random.randrange(1_000_000)
+    print(f"seed {seed}")
+    hammer(f"wss://localhost:{relay.port}", client_side(authority), seconds, seed)
