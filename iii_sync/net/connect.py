@@ -156,9 +156,7 @@ def _handshake(wire: _Wire, address: Address) -> None:
         if client.status != 101:
             # A redirect is refused: credentials must not follow it.
             raise _NotAWebSocket(f"HTTP {client.status}")
-    except websocket.WebSocketConnectionClosedException:
-        raise
-    except (websocket.WebSocketException, ValueError):
+    except Exception:
         if wire.begins_like_tls:
             raise _NotAWebSocket("it speaks TLS on this port: use a wss:// address") from None
         raise

@@ -24,6 +24,7 @@ class Relayed:
     """One connection through the relay; everything happens on its own thread.
 
     Attributes:
+        socket: The client's side, once the handshake is made.
         server_name: What the client asked for (SNI), or ``None``.
         certificate: The client's, as ``getpeercert()`` has it.
         version: ``TLSv1.3``, for instance.
@@ -33,7 +34,7 @@ class Relayed:
     def __init__(self, relay: TlsRelay, plain: socket.socket) -> None:
         self._relay = relay
         self._plain = plain
-        self._tls: Optional[ssl.SSLSocket] = None
+        self.socket: Optional[ssl.SSLSocket] = None
         self._actions: deque[Callable[[ssl.SSLSocket], object]] = deque()
         self._wake_in, self._wake_out = socket.socketpair()
         self.server_name: Optional[str] = None
@@ -52,7 +53,9 @@ class Relayed:
         try:
             self._plain.settimeout(WAIT)
             self._relay._greeting.current = self
-            self._tls = tls = self._relay.context.wrap_socket(self._plain, server_side=True, suppress_ragged_eofs=True)
+            self.socket = tls = self._relay.context.wrap_socket(
+                self._plain, server_side=True, suppress_ragged_eofs=True
+            )
             self.version, self.certificate = tls.version(), tls.getpeercert()
             with socket.create_connection(self._relay.target, WAIT) as behind:
                 tls.setblocking(False)
@@ -63,7 +66,7 @@ class Relayed:
         finally:
             self._wake_in.close()
             self._wake_out.close()
-            (self._tls or self._plain).close()
+            (self.socket or self._plain).close()
 
     def _pump(self, tls: ssl.SSLSocket, behind: socket.socket) -> None:
         waiting: dict[socket.socket, bytearray] = {tls: bytearray(), behind: bytearray()}
