@@ -43,11 +43,18 @@ _log = logging.getLogger("iii_sync.io")
 
 Buffer = Union[bytes, bytearray, memoryview]
 
-#: What may wait in the outbox. A peer that lets more pile up does not read, and will not get better.
+#: What may wait in the outbox, in bytes of memory. A peer that lets more pile up does not read, and will not
+#: get better.
 _MAX_OUTBOX = 32 * 1024 * 1024
 
 #: Seconds after which a late push that found the turn taken is tried again.
 _AGAIN = 0.001
+
+#: Where the answering of every single ping ends, in bytes of memory of the outbox.
+_MAX_PONGS = 1024 * 1024
+
+#: What an entry of the outbox costs besides its bytes.
+_ENTRY = 64
 
 #: After how many seconds without progress a blocked sender tells its owner, once.
 STALL = 5.0
@@ -118,6 +125,7 @@ class Connection:
         self._source: Optional[Source] = None  # with the turn
         self._outbox: deque[bytes] = deque()  # filled by the reader thread, emptied with the turn
         self._outbox_size = 0  # reader thread adds, turn owner subtracts; both under _state_lock
+        self._pong: Optional[bytes] = None  # a frame owed to the latest ping; changed by the reader thread only
         self._paused = False  # reader thread only
         self._want_write = False  # reader thread only: something waits for the socket
         self._read_wants_write = False  # reader thread only: OpenSSL has to send before it can receive
@@ -305,6 +313,8 @@ class Connection:
                 return
             # Look again: the reader thread may have found the turn taken just before it was given back.
             if not self._outbox or not self._turn.acquire(blocking=False):
+                if self._pong is not None:
+                    self._loop.call_soon(self._send_pong)
                 return
             try:
                 self._push()
@@ -366,7 +376,7 @@ class Connection:
                     # Taken out last: an interruption may at worst repeat a frame, and not lose one.
                     self._rest = memoryview(self._outbox[0])
                     with self._state_lock:
-                        self._outbox_size -= len(self._outbox[0])
+                        self._outbox_size -= len(self._outbox[0]) + _ENTRY
                     self._outbox.popleft()
                 elif self._source is not None:
                     self._rest = self._source.next()
@@ -409,7 +419,7 @@ class Connection:
         if self._error is not None:
             return
         with self._state_lock:
-            self._outbox_size += len(data)
+            self._outbox_size += len(data) + _ENTRY
             full = self._outbox_size > _MAX_OUTBOX
         if full:
             self.on_broken(EngineConnectionError(f"{self._label} does not read what it is sent"))
@@ -418,6 +428,20 @@ class Connection:
         if self._push_soon() and self._want_write:
             self._watch()
         # Else the owner of the turn looks for it when he gives it back.
+
+    def _answer(self, pings: list[frames.Piece]) -> None:
+        """Answer pings; while the peer leaves much unread, only the latest one (RFC 6455, 5.5.3)."""
+        pongs = [frames.encode_frame(frames.PONG, ping.payload) for ping in pings]
+        # Set before looking: who empties the outbox after that look finds it.
+        self._pong = pongs[-1]
+        if self._outbox_size < _MAX_PONGS:
+            self._pong = b"".join(pongs)
+            self._send_pong()
+
+    def _send_pong(self) -> None:
+        pong, self._pong = self._pong, None
+        if pong is not None:
+            self.send_soon(pong)
 
     def _wait_to_push(self) -> None:
         if not self._want_write and not self._ended:
@@ -433,6 +457,8 @@ class Connection:
             return
         self._want_write = False
         self._push_soon()
+        if not self._outbox:
+            self._send_pong()
         self._watch()
 
     def _push_soon(self) -> bool:
@@ -563,14 +589,18 @@ class Connection:
         data = pieces
         if any(piece.opcode > frames.BINARY for piece in pieces):
             data = [piece for piece in pieces if piece.opcode <= frames.BINARY]
-            for piece in pieces:
-                if piece.opcode == frames.PING:
-                    self.send_soon(frames.encode_frame(frames.PONG, piece.payload))
-        if data:
+            pings = [piece for piece in pieces if piece.opcode == frames.PING]
+            if pings:
+                self._answer(pings)
+        if data and not self._ended:
             try:
                 go_on = self._receiver.received(data, size, more)
             except frames.FrameError as exc:
                 self._refuse(exc)
+                return
+            except Exception as exc:
+                _log.error("%s sent what could not be handled", self._label, exc_info=True)
+                self._end(EngineConnectionError(f"{self._label} sent what could not be handled: {exc!r}"))
                 return
             if not go_on and not self._ended:
                 self._paused = True

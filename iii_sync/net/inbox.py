@@ -10,6 +10,7 @@ kept beside the queue, since they would not fit into a full one; an empty item o
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 from collections import deque
 from typing import Optional, Union
@@ -118,6 +119,7 @@ class Inbox:
         keep = size >= len(window) // 4 and not many
         items: list[Union[memoryview, str]] = []
         count = 0
+        violation: Optional[frames.FrameError] = None
         for opcode, payload, end in pieces:
             self.stream.piece(opcode, len(payload), end)
             if opcode == frames.BINARY:
@@ -125,14 +127,24 @@ class Inbox:
                     items.append(memoryview(payload if keep else bytes(payload)))
                     count += len(payload)
             else:
-                text = self._texts.add(payload, end)
-                if self._texts.oversize:
-                    raise frames.FrameError(1009, f"a text message above {MAX_TEXT} bytes")
+                try:
+                    text = self._texts.add(payload, end)
+                    if self._texts.oversize:
+                        raise frames.FrameError(1009, f"a text message above {MAX_TEXT} bytes")
+                except frames.FrameError as exc:
+                    violation = exc  # what came before it still counts
+                    break
                 if text is not None:
                     items.append(text)
-                    count += len(text)
-        if not items:
-            return True
+                    count += sys.getsizeof(text)  # of short texts far more than their characters
+        go_on = not items or self._enqueue(items, count, size, keep, many)
+        if violation is not None:
+            raise violation
+        return go_on
+
+    def _enqueue(self, items: list[Union[memoryview, str]], count: int, size: int, keep: bool, many: bool) -> bool:
+        window = self._window
+        assert window is not None
         if many:
             items = _joined(items)
         if keep:

@@ -313,7 +313,7 @@ class TextAssembler:
         self.oversize = 0
         self._open = False  # a message has begun and not ended
         self._size = 0
-        self._parts: list[str] = []
+        self._kept = bytearray()  # not the decoded parts: of tiny fragments each would be an object
         self._decoder = codecs.getincrementaldecoder("utf-8")()
 
     def add(self, payload: Buffer, end: bool) -> Optional[str]:
@@ -329,23 +329,26 @@ class TextAssembler:
                     return str(payload, "utf-8")
                 except UnicodeDecodeError as exc:
                     raise FrameError(1007, "a text message that is not UTF-8") from exc
-        kept = self._size <= self.limit
         self._size += len(payload)
         try:
-            text = self._decoder.decode(bytes(payload), end)
+            self._decoder.decode(bytes(payload), end)
         except UnicodeDecodeError as exc:
             raise FrameError(1007, "a text message that is not UTF-8") from exc
-        if kept:
-            self._parts.append(text)
-            if self._size > self.limit:
-                self._parts = ["".join(self._parts)[: self.KEPT]]
+        oversize = self._size > self.limit
+        if not oversize:
+            self._kept += payload
+        else:
+            room = 4 * self.KEPT  # a character has four bytes at most
+            self._kept += memoryview(payload)[: max(0, room - len(self._kept))]
+            del self._kept[room:]
         self._open = not end
         if not end:
             return None
-        message = "".join(self._parts)
-        if self._size > self.limit:
+        message = self._kept.decode("utf-8", "ignore" if oversize else "strict")
+        if oversize:
+            message = message[: self.KEPT]
             self.oversize = self._size
-        self._parts = []
+        self._kept = bytearray()
         self._size = 0
         self._decoder.reset()
         return message

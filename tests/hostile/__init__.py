@@ -1,0 +1,1 @@
+"""Peers that mean harm: engines against our client, clients against the local engine."""
