@@ -38,6 +38,7 @@ All of them can be pickled. Closed files raise ``ValueError`` and unsupported fi
 from __future__ import annotations
 
 import copy
+import reprlib
 from typing import Any, Optional, TypeVar
 
 __all__ = [
@@ -302,6 +303,27 @@ class ChannelNeverWrittenError(ChannelError):
     """The stream ended before any message."""
 
 
+def brief(value: Any, limit: int = 200) -> str:
+    """Return what the other side sent as an error message can show it: on one line, and not without end.
+
+    Args:
+        value: Text, or anything that came as JSON, however deep or large.
+        limit: Characters of text that are shown.
+    """
+    if isinstance(value, str):
+        text = value
+    else:
+        try:
+            text = reprlib.repr(value)
+        except Exception:
+            text = f"a {type(value).__name__}"
+    if len(text) > limit:
+        text = text[:limit] + "…"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 
@@ -337,7 +359,7 @@ def invocation_error(error: Any, function_id: str, invocation_id: Optional[str])
         invocation_id: The call's id.
     """
     if not isinstance(error, dict):
-        return InvocationError("UNKNOWN", repr(error)[:500], function_id, invocation_id)
+        return InvocationError("UNKNOWN", brief(error, 500), function_id, invocation_id)
     code, message, trace = error.get("code"), error.get("message"), error.get("stacktrace")
     if not isinstance(code, str):
         code = "UNKNOWN"

@@ -42,6 +42,7 @@ from .errors import (
     PayloadTooLargeError,
     RegistrationRejectedError,
     WorkerClosedError,
+    brief,
     fresh,
     invocation_error,
 )
@@ -577,17 +578,26 @@ class Session:
             if isinstance(message.get("invocation_id"), str) and isinstance(message.get("function_id"), str):
                 self._handlers.invoked(link, message)
         elif kind == "workerregistered":
-            if not link.hello.done():
-                link.hello.set_result(message)
+            self._received_hello(link, message)
         elif kind == "registrationrejected":
             self._received_rejection(link, message)
         elif kind == "error":
             error = message.get("error")
             text = error.get("message") if isinstance(error, dict) else error
             code = error.get("code") if isinstance(error, dict) else None
-            self._refused(link, AuthenticationError(f"{self.address} refused this worker: {text} [{code}]"))
+            why = f"{brief(text, 1000)} [{brief(code)}]"
+            self._refused(link, AuthenticationError(f"{self.address} refused this worker: {why}"))
         elif kind == "ping":
             link.send_soon({"type": "pong"})
+
+    def _received_hello(self, link: Link, message: messages.Message) -> None:
+        if link.hello.done():
+            return
+        worker_id, token = message.get("worker_id"), message.get("reattach_token")
+        if not isinstance(worker_id, str) or not (token is None or isinstance(token, str)):
+            self._refused(link, EngineConnectionError(f"{self.address} said hello, but not as an engine does"))
+            return
+        link.hello.set_result(message)
 
     def _received_result(self, message: messages.Message) -> None:
         invocation_id = message.get("invocation_id")
@@ -605,9 +615,11 @@ class Session:
     def _received_rejection(self, link: Link, message: messages.Message) -> None:
         function_id = message.get("function_id")
         if isinstance(function_id, str):
-            with self._lock:
-                link.rejections[function_id] = message
-        else:
+            # Of ours only: what nobody looks up would stay for as long as the link.
+            if any(item["id"] == function_id for item in self._handlers.registrations()):
+                with self._lock:
+                    link.rejections[function_id] = message
+        elif function_id is None:
             self._refused(link, _rejection(message))
 
     def _refused(self, link: Link, error: BaseException) -> None:
@@ -787,15 +799,15 @@ def _missing(items: list[messages.Message], among: list[messages.Message]) -> li
 
 def _rejection(message: messages.Message) -> RegistrationRejectedError:
     """Turn a ``registrationrejected`` frame into its exception."""
-    code, owner = str(message.get("code")), message.get("owner_worker_id")
+    code, owner = brief(message.get("code")), message.get("owner_worker_id")
     namespace = message.get("namespace")
     if message.get("function_id") is not None:
-        what = f"function {message['function_id']!r}"
+        what = f"function {brief(message['function_id'])!r}"
     else:
-        what = f"worker name {message.get('worker_name')!r}"
-    holder = f"by worker {owner}" if owner else "by the engine"
+        what = f"worker name {brief(message.get('worker_name'))!r}"
+    holder = f"by worker {brief(owner)}" if owner else "by the engine"
     return RegistrationRejectedError(
-        f"{what} is taken in namespace {namespace!r} {holder} [{code}]",
+        f"{what} is taken in namespace {brief(namespace)!r} {holder} [{code}]",
         code,
         namespace if isinstance(namespace, str) else None,
         owner if isinstance(owner, str) else None,

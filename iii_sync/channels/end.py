@@ -23,6 +23,7 @@ from ..errors import (
     EngineConnectionError,
     ForkedWorkerError,
     InvocationError,
+    brief,
     fresh,
 )
 from ..net.connection import Connection, Receiver
@@ -173,7 +174,7 @@ class End(io.RawIOBase):
             state = "broken"
         else:
             state = "new" if self._connection is None else "open"
-        return f"<iii_sync.{type(self).__name__} {self._ref.channel_id} {state}>"
+        return f"<iii_sync.{type(self).__name__} {brief(self._ref.channel_id)} {state}>"
 
     def _last_words(self) -> bytes:
         """What to send before an abort; called with the turn, by the reader thread."""

@@ -9,6 +9,7 @@ from typing import Any, Callable, Optional, Union
 
 from ..calls import Call, PassedRef
 from ..errors import (
+    ChannelError,
     ChannelNotFoundError,
     ChannelUsedError,
     ForkedWorkerError,
@@ -18,6 +19,7 @@ from ..errors import (
     OverloadedError,
     PermissionDeniedError,
     WorkerClosedError,
+    brief,
 )
 from ..net.connect import Address, Route, connect
 from ..net.connection import Connection, Receiver
@@ -27,13 +29,19 @@ from ..wire import messages
 from .channel import Channel
 from .end import End
 from .reader import ChannelReader
-from .refs import READ, WRITE, StreamChannelRef, as_ref, extract_channel_refs, live
+from .refs import READ, WRITE, StreamChannelRef, as_ref, extract_channel_refs, is_channel_ref, live
 from .writer import ChannelWriter
 
 __all__ = ["Ends"]
 
 #: How many used ends are remembered, so that using one again is an error here and not an empty stream.
 _REMEMBERED = 10_000
+
+#: References that one payload may hold: an end costs far more memory than its reference.
+_MOST_REFS = 10_000
+
+#: Characters of an id or a key; an engine's have 36.
+_LONGEST_ID = 512
 
 #: What a channel end may be.
 AnyEnd = Union[ChannelReader, ChannelWriter]
@@ -67,8 +75,17 @@ class Ends:
     # --- making ----------------------------------------------------------------------------------------
 
     def channel(self, made: Any, marks: Optional[bool]) -> Channel:
-        """Return the channel that ``engine::channels::create`` has made."""
-        writer_ref, reader_ref = as_ref(made["writer"]), as_ref(made["reader"])
+        """Return the channel that ``engine::channels::create`` has made.
+
+        Raises:
+            ChannelError: The engine's answer is no channel.
+        """
+        writer, reader = (made.get("writer"), made.get("reader")) if isinstance(made, dict) else (None, None)
+        if not is_channel_ref(writer) or not is_channel_ref(reader):
+            raise ChannelError(f"the engine answered engine::channels::create with no channel: {brief(made)}")
+        writer_ref, reader_ref = as_ref(writer), as_ref(reader)
+        if (writer_ref.direction, reader_ref.direction, writer_ref.channel_id) != (WRITE, READ, reader_ref.channel_id):
+            raise ChannelError("the engine answered engine::channels::create with ends that do not belong together")
         channel = Channel(self.writer(writer_ref, marks), self.reader(reader_ref), writer_ref, reader_ref)
         with self._lock:
             self._own[channel.channel_id, READ] = channel.reader
@@ -103,6 +120,7 @@ class Ends:
         """Connect the end that ``ref`` names; blocks at most ``connect_timeout``."""
         if os.getpid() != self._pid:
             raise ForkedWorkerError("this worker belongs to the parent process; call register_worker() in the child")
+        _check_plausible(ref)
         key = (ref.channel_id, ref.direction)
         with self._lock:
             if self._closed:
@@ -199,6 +217,8 @@ class Ends:
         def open_end(ref: StreamChannelRef) -> AnyEnd:
             key = (ref.channel_id, ref.direction)
             if key not in ends:
+                if len(ends) >= _MOST_REFS:
+                    raise InvalidPayloadError(f"the payload holds more than {_MOST_REFS:,} channel references")
                 ends[key] = self.end(ref)
             return ends[key]
 
@@ -234,6 +254,14 @@ class Ends:
             end = self.other_end(ref)
             if end is not None:
                 end._peer_failed(error)
+
+
+def _check_plausible(ref: StreamChannelRef) -> None:
+    """Refuse what no engine has made: it would end up in URLs and logs."""
+    fits = ref.channel_id.isprintable() and len(ref.channel_id) <= _LONGEST_ID and len(ref.access_key) <= _LONGEST_ID
+    # Proxies resolve these as steps in a path.
+    if not fits or ref.channel_id in ("", ".", ".."):
+        raise ChannelNotFoundError(f"{brief(ref.channel_id, 80)!r} is not the id of a channel of an engine")
 
 
 def _may_hold_refs(plain: Any) -> bool:

@@ -197,10 +197,18 @@ def encode(message: Message) -> bytes:
     return _encoder.encode(message).encode("utf-8")
 
 
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
 def decode(text: str) -> Optional[Message]:
-    """Return the message, or ``None`` for anything that is not an object with a ``type``: to be ignored."""
+    """Return the message, or ``None`` for anything that is not an object with a ``type``: to be ignored.
+
+    So is one with a lone surrogate, which only an escape can bring: whatever sends it on would fail.
+    """
     try:
         message = json.loads(text)
+        if "\\u" in text and _ESCAPED_SURROGATE.search(text):
+            json.dumps(message, ensure_ascii=False, check_circular=False).encode("utf-8")
     except (ValueError, RecursionError):
         return None
     if isinstance(message, dict) and isinstance(message.get("type"), str):
