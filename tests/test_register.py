@@ -101,7 +101,7 @@ def test_an_unknown_host() -> None:
         (b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno", 401),
         (b"HTTP/1.1 404 Not Found\r\n\r\n", 404),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", 200),
-        (b"HTTP/1.1 302 Found\r\nLocation: ws://127.0.0.1:1/\r\n\r\n", None),
+        (b"HTTP/1.1 302 Found\r\nLocation: ws://127.0.0.1:1/\r\n\r\n", 302),
         (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", None),
         (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", None),
         (b"", None),

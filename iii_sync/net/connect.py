@@ -100,7 +100,7 @@ def connect(address: Address, url: str, route: Route, timeout: Optional[float]) 
 def _as_our_error(exc: Exception, address: Address, timeout: Optional[float]) -> IIISyncError:
     """Return what to raise for ``exc``; of foreign texts only those of the operating system and of OpenSSL."""
     hint = f"; {tls.CLIENT_CERTIFICATE}" if address.secure else ""
-    if isinstance(exc, ConfigurationError):
+    if isinstance(exc, (ConfigurationError, HandshakeRejectedError)):
         return exc
     # Before 3.10 socket.timeout is a class of its own.
     if isinstance(exc, (TimeoutError, socket.timeout, websocket.WebSocketTimeoutException)):
@@ -153,25 +153,39 @@ def _handshake(wire: _Wire, address: Address) -> None:
         client.connect(  # type: ignore[no-untyped-call]
             f"{scheme}://{host}:{address.port}/", socket=wire, suppress_origin=True, redirect_limit=0
         )
-        if client.status != 101:
-            # A redirect is refused: credentials must not follow it.
-            raise _NotAWebSocket(f"HTTP {client.status}")
-    except Exception:
+    except Exception as exc:
         if wire.begins_like_tls:
             raise _NotAWebSocket("it speaks TLS on this port: use a wss:// address") from None
-        raise
+        if not isinstance(exc, websocket.WebSocketException) or not 300 <= (client.status or 0) < 400:
+            raise
     finally:
         client.sock = None  # it must not close what is ours
+    if client.status != 101:
+        # Credentials must not follow a redirect.
+        raise HandshakeRejectedError(
+            f"{address} answered HTTP {client.status}; redirects are not followed: give the address it leads to",
+            client.status,
+        )
+    for name in ("sec-websocket-extensions", "sec-websocket-protocol"):
+        if (client.getheaders() or {}).get(name):
+            raise _NotAWebSocket(f"it answered with a {name} that was not asked for")
 
 
 class _Wire(DeadlineSocket):
-    """Completes the request of the library: what is asked for, and the headers."""
+    """What the handshake of the library is made on.
+
+    Completes the request: what is asked for, and the headers. Takes two headers out of the answer. Cookies: the library
+    would keep them for the whole process, for any host they name, and put them unchecked into the headers of later
+    handshakes. And the length of the body of a refusal: it would wait for the body.
+    """
 
     def __init__(self, sock: socket.socket, deadline: Deadline, url: str, headers: Mapping[str, str]) -> None:
         super().__init__(sock, deadline)
         self._url = url
         self._headers = headers
         self._start = b""
+        self._line = memoryview(b"")  # the rest of a header line that was let through
+        self._head = True  # the headers have not ended
 
     @property
     def begins_like_tls(self) -> bool:
@@ -179,10 +193,28 @@ class _Wire(DeadlineSocket):
         return self._start[:2] == b"\x15\x03"
 
     def recv(self, size: int) -> bytes:
-        data = super().recv(size)
-        if len(self._start) < 2:
-            self._start += data
-        return data
+        while self._head and not self._line:
+            line = self._read_line()
+            text = line.decode("utf-8", "replace").strip()
+            self._head = bool(text)
+            if text.partition(":")[0].strip().lower() not in ("set-cookie", "content-length"):
+                self._line = memoryview(line)
+        if self._line:
+            data, self._line = bytes(self._line[:size]), self._line[size:]
+            return data
+        return super().recv(size)
+
+    def _read_line(self) -> bytes:
+        # Byte by byte: what follows the headers is the first frame.
+        line = bytearray()
+        while not line.endswith(b"\n"):
+            byte = super().recv(1)
+            if not byte:
+                raise _NotAWebSocket("it closed the connection")
+            line += byte
+            if len(self._start) < 2:
+                self._start += byte
+        return bytes(line)
 
     def send(self, data: bytes) -> int:
         """Send the request, completed."""

@@ -54,7 +54,7 @@ def step(deadline: Deadline) -> Optional[float]:
 class DeadlineSocket:
     """What a handshake is made on: every call gets what is left of the one deadline, and of one size."""
 
-    MAX_ANSWER = 256 * 1024
+    MAX_ANSWER = 64 * 1024
 
     def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
         self._sock = sock

@@ -44,13 +44,17 @@ class HostileEngine:
         """One connection. On a thread of its own."""
         peer.read_request()
         if peer.path.startswith("/ws/channels/"):
-            peer.handshake()
-            self._ends(peer.path.split("/")[3].partition("?")[0]).put(peer)
+            self.serve_channel(peer, peer.path.split("/")[3].partition("?")[0])
         else:
             peer.introduce()
             self.accepted += 1
             self._controls.put(peer)
         self._over.wait()
+
+    def serve_channel(self, peer: RawPeer, channel_id: str) -> None:
+        """The socket of a channel end, right behind its request."""
+        peer.handshake()
+        self._ends(channel_id).put(peer)
 
     def _ends(self, channel_id: str) -> queue.Queue[RawPeer]:
         with self._lock:

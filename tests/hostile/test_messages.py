@@ -223,7 +223,7 @@ def test_refusals_in_odd_words(message: dict[str, Any], value: Any) -> None:
     keys = ("code", "error", "namespace", "owner_worker_id", "worker_name")
     with victim() as worker:
         call = worker.worker.submit("any::function", 1)
-        worker.peer.send_json({**message, **{key: value for key in keys}})
+        worker.peer.send_json({**message, **dict.fromkeys(keys, value)})
         with pytest.raises(errors.ConnectionLostError) as caught:
             call.result(WAIT)
         assert len(str(caught.value)) < 3000 and str(caught.value).isprintable()

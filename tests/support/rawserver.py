@@ -37,15 +37,19 @@ class RawPeer:
         self.headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in lines[1:] if ": " in line)}
         return data
 
-    def handshake(self) -> None:
-        """Answer the upgrade as a server should."""
+    def handshake(self, *headers: str) -> None:
+        """Answer the upgrade as a server should, and with more headers as it perhaps should not."""
         if not self.headers:
             self.read_request()
         key = self.headers["sec-websocket-key"].encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
         accept = base64.b64encode(hashlib.sha1(key).digest()).decode()
         self.sock.sendall(
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Accept: " + accept.encode() + b"\r\n\r\n"
+            b"Sec-WebSocket-Accept: "
+            + accept.encode()
+            + b"\r\n"
+            + "".join(f"{header}\r\n" for header in headers).encode()
+            + b"\r\n"
         )
 
     def recv_exactly(self, size: int) -> bytes:
