@@ -31,6 +31,8 @@ from .sockets import LostError, Socket
 GRACE = 5.0
 """Seconds a connection may take to name its namespace before it gets ``default``."""
 SWEEP_INTERVAL = 60.0
+HANDSHAKE = 10.0
+"""Seconds after which a TCP connection that has not become a WebSocket is closed."""
 
 _BACKLOG = 512
 _LINGER = 1.0
@@ -71,6 +73,7 @@ class Server:
         host: The name or address the socket was bound to; accepted in ``Host`` headers.
         grace: See :data:`GRACE`.
         sweep_interval: Seconds between two looks at channels that lack an end.
+        handshake: See :data:`HANDSHAKE`.
         hub: The channels.
     """
 
@@ -80,6 +83,7 @@ class Server:
         *,
         grace: float = GRACE,
         sweep_interval: float = SWEEP_INTERVAL,
+        handshake: float = HANDSHAKE,
         hub: Optional[Hub] = None,
     ) -> None:
         self.router = Router()
@@ -89,10 +93,12 @@ class Server:
         self._host = host.lower()
         self._grace = grace
         self._sweep_interval = sweep_interval
+        self._handshake = handshake
         # Weak: a transport that still sends what is buffered outlives the handler of its connection.
         self._transports: weakref.WeakSet[asyncio.Transport] = weakref.WeakSet()
         self._crowded: set[Connection] = set()
         self._runner: Optional[web.AppRunner] = None
+        self._listening: Optional[asyncio.AbstractServer] = None
         self._sweeper: Optional[asyncio.TimerHandle] = None
 
     async def start(self, listener: socket.socket) -> None:
@@ -103,8 +109,20 @@ class Server:
         application.router.add_get("/ws/channels/{id}", self._serve_channel, allow_head=False)
         self._runner = web.AppRunner(application, handle_signals=False, access_log=None, shutdown_timeout=_LINGER)
         await self._runner.setup()
-        await web.SockSite(self._runner, listener, backlog=_BACKLOG).start()
+        loop = asyncio.get_running_loop()
+        # Not a site of aiohttp's: it waits without a limit for a request that never comes.
+        self._listening = await loop.create_server(self._accept, sock=listener, backlog=_BACKLOG)
         self._sweep()
+
+    def _accept(self) -> asyncio.BaseProtocol:
+        assert self._runner is not None and self._runner.server is not None
+        protocol = self._runner.server()
+        asyncio.get_running_loop().call_later(self._handshake, self._give_up_on, protocol)
+        return protocol
+
+    def _give_up_on(self, protocol: web.RequestHandler) -> None:
+        if protocol.transport is not None and protocol.transport not in self._transports:
+            protocol.force_close()
 
     async def stop(self) -> None:
         """Stop listening and drop every connection, without Close frames, as the real engine does.
@@ -116,8 +134,8 @@ class Server:
         runner, self._runner = self._runner, None
         if runner is None:
             return
-        for site in list(runner.sites):
-            await site.stop()
+        if self._listening is not None:
+            self._listening.close()
         for transport in list(self._transports):
             transport.close()
         # After the connections, so that no reader takes this for the end of its stream.
