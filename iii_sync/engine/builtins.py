@@ -7,11 +7,12 @@ import re
 from collections.abc import Iterator
 from typing import Optional
 
+from .frames import Failure
 from .hub import DEFAULT_CAPACITY, Hub
 from .inputs import Input
 from .jsontext import JSON, JsonObject
-from .records import Builtin, BuiltinError, NoAnswer, Profile, Worker
-from .router import Router
+from .records import Builtin, BuiltinError, Finish, Later, NoAnswer, Profile, Success, Trigger, Worker
+from .router import Router, blank
 
 ENGINE_VERSION = "0.23.0-rc.4+iii-sync"
 """The release of the real engine whose protocol is spoken, marked as not being it."""
@@ -26,6 +27,8 @@ _LOG_LEVELS = {
 # Control characters, bidirectional overrides, line and paragraph separators: a name is shown to people.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _MAX_LABEL = 280
+PROVIDER_PATIENCE = 10.0
+"""Seconds after which a provider that says nothing to a trigger is taken to accept it."""
 
 _logger = logging.getLogger("iii_sync.engine")
 
@@ -56,6 +59,16 @@ def builtins(router: Router, hub: Hub) -> Iterator[Builtin]:
             "version": ENGINE_VERSION,
         }
 
+    def register_trigger(_: Worker, data: JSON) -> Later:
+        return _register_trigger(router, data)
+
+    def unregister_trigger(_: Worker, data: JSON) -> JSON:
+        fields = Input("engine::unregister_trigger", data)
+        fields.optional_text("trigger_type")
+        return {"removed": router.triggers.unregister(fields.text("id"))}
+
+    yield Builtin("engine::register_trigger", "Register a trigger that outlives its caller", register_trigger)
+    yield Builtin("engine::unregister_trigger", "Remove a trigger", unregister_trigger)
     yield Builtin("engine::workers::register", "Announce a worker's name, namespace and runtime", register)
     yield Builtin("engine::channels::create", "Create a channel: a writing and a reading end", create_channel)
     yield Builtin("engine::health::check", "Tell whether the engine is healthy", health)
@@ -109,7 +122,31 @@ def _register_worker(router: Router, worker: Worker, data: JSON) -> JSON:
         _logger.warning("worker %s stays in namespace %s", worker.id, worker.namespace)
     worker.profile = profile
     router.pin(worker, router.namespace_for(worker, namespace))
+    router.announce("worker_metadata_updated", worker)
     return {"success": True}
+
+
+def _register_trigger(router: Router, data: JSON) -> Later:
+    fields = Input("engine::register_trigger", data)
+    trigger = Trigger(
+        router.new_id(),
+        fields.text("trigger_type"),
+        fields.text("function_id"),
+        fields.value("config"),
+        fields.value("metadata"),
+        trigger_namespace=fields.optional_text("trigger_namespace"),
+    )
+    if trigger.trigger_namespace is not None and not trigger.trigger_namespace.strip():
+        raise BuiltinError("INVALID_NAMESPACE", blank("trigger_namespace").message)
+
+    def start(finish: Finish) -> None:
+        def answer(failure: Optional[Failure]) -> None:
+            finish(Success({"id": trigger.id}) if failure is None else failure)
+
+        router.triggers.register_durable(trigger, answer)
+        router.later(PROVIDER_PATIENCE, lambda: router.triggers.give_up(trigger.id))
+
+    return Later(start)
 
 
 def _label(text: Optional[str]) -> Optional[str]:

@@ -57,20 +57,37 @@ class Result(NamedTuple):
 
 
 class RegisterFunction(NamedTuple):
-    """``registerfunction``; ``over_http`` marks one that the engine would have to call over HTTP."""
+    """``registerfunction``; with ``invocation`` the engine calls the function over HTTP."""
 
     id: str
     description: Optional[str] = None
     request_format: JSON = None
     response_format: JSON = None
     metadata: JSON = None
-    over_http: bool = False
+    invocation: Optional[JsonObject] = None
 
 
 class UnregisterFunction(NamedTuple):
     """``unregisterfunction``."""
 
     id: str
+
+
+class RegisterTriggerType(NamedTuple):
+    """``registertriggertype``: the worker provides a trigger type."""
+
+    id: str
+    description: str
+    trigger_request_format: JSON = None
+    call_request_format: JSON = None
+    namespace: Optional[str] = None
+
+
+class UnregisterTriggerType(NamedTuple):
+    """``unregistertriggertype``: the worker provides a trigger type no longer."""
+
+    id: str
+    namespace: Optional[str] = None
 
 
 class RegisterTrigger(NamedTuple):
@@ -80,8 +97,22 @@ class RegisterTrigger(NamedTuple):
     trigger_type: str
     function_id: str
     config: JSON
+    metadata: JSON = None
     namespace: Optional[str] = None
     trigger_namespace: Optional[str] = None
+
+
+class UnregisterTrigger(NamedTuple):
+    """``unregistertrigger``."""
+
+    id: str
+
+
+class TriggerResult(NamedTuple):
+    """``triggerregistrationresult``: what a provider says to a trigger."""
+
+    id: str
+    error: Optional[Failure] = None
 
 
 class Reattach(NamedTuple):
@@ -101,7 +132,17 @@ class Ignored(NamedTuple):
     type: str
 
 
-Frame = Union[Invoke, Result, RegisterFunction, UnregisterFunction, RegisterTrigger, Reattach, Ping, Ignored]
+Registration = Union[
+    RegisterFunction,
+    UnregisterFunction,
+    RegisterTriggerType,
+    UnregisterTriggerType,
+    RegisterTrigger,
+    UnregisterTrigger,
+]
+"""Frames that depend on the namespace of their worker."""
+
+Frame = Union[Invoke, Result, Registration, TriggerResult, Reattach, Ping, Ignored]
 
 # Required string keys of the frames that cause nothing yet: a frame without them is malformed.
 _IGNORED: dict[str, tuple[str, ...]] = {
@@ -109,10 +150,6 @@ _IGNORED: dict[str, tuple[str, ...]] = {
     "workerregistered": (),
     "registrationrejected": (),
     "registerservice": ("id",),
-    "registertriggertype": ("id", "description"),
-    "unregistertriggertype": ("id",),
-    "unregistertrigger": ("id",),
-    "triggerregistrationresult": ("id", "trigger_type", "function_id"),
 }
 
 
@@ -147,6 +184,16 @@ def parse(message: Union[str, bytes]) -> Optional[Frame]:
         return UnregisterFunction(_text(frame, "id"))
     if kind == "registertrigger":
         return _register_trigger(frame)
+    if kind == "unregistertrigger":
+        return UnregisterTrigger(_text(frame, "id"))
+    if kind == "registertriggertype":
+        return _register_trigger_type(frame)
+    if kind == "unregistertriggertype":
+        return UnregisterTriggerType(_text(frame, "id"), _optional_text(frame, "namespace"))
+    if kind == "triggerregistrationresult":
+        _text(frame, "trigger_type")
+        _text(frame, "function_id")
+        return TriggerResult(_text(frame, "id"), _failure(frame))
     if kind == "reattach":
         return Reattach(_text(frame, "previous_worker_id"), _optional_text(frame, "reattach_token"))
     if kind == "ping":
@@ -202,13 +249,26 @@ def _invoke(frame: JsonObject) -> Invoke:
 
 
 def _register_function(frame: JsonObject) -> RegisterFunction:
+    invocation = frame.get("invocation")
+    if invocation is not None and not isinstance(invocation, dict):
+        raise ValueError("`invocation` is not an object")
     return RegisterFunction(
         _text(frame, "id"),
         _optional_text(frame, "description"),
         frame.get("request_format"),
         frame.get("response_format"),
         frame.get("metadata"),
-        frame.get("invocation") is not None,
+        invocation,
+    )
+
+
+def _register_trigger_type(frame: JsonObject) -> RegisterTriggerType:
+    return RegisterTriggerType(
+        _text(frame, "id"),
+        _text(frame, "description"),
+        frame.get("trigger_request_format"),
+        frame.get("call_request_format"),
+        _optional_text(frame, "namespace"),
     )
 
 
@@ -218,6 +278,7 @@ def _register_trigger(frame: JsonObject) -> RegisterTrigger:
         _text(frame, "trigger_type"),
         _text(frame, "function_id"),
         _required(frame, "config"),
+        frame.get("metadata"),
         _optional_text(frame, "namespace"),
         _optional_text(frame, "trigger_namespace"),
     )

@@ -1,21 +1,18 @@
-"""The introspection functions ``engine::*::list`` and ``engine::*::info``. Pure.
-
-This engine has no triggers yet: their lists are empty, and asking for one finds nothing.
-"""
+"""The introspection functions ``engine::functions::*`` and ``engine::workers::*``. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Optional
+from typing import Optional, Union
 
 from .builtins import ENGINE_VERSION
 from .inputs import Input
 from .jsontext import JSON, JsonObject
 from .records import DEFAULT_NAMESPACE, Builtin, BuiltinError, Worker
 from .router import Router
+from .triggerlistings import TriggerView, matches, pick
 
-_ENGINE_WORKER = "iii-engine-functions"
 _MAX_BATCH = 32
 
 
@@ -49,13 +46,13 @@ class _Entry:
             body["metadata"] = self.metadata
         return body
 
-    def detail(self) -> JsonObject:
+    def detail(self, triggers: list[JSON]) -> JsonObject:
         body = self.summary()
         if self.request_schema is not None:
             body["request_schema"] = self.request_schema
         if self.response_schema is not None:
             body["response_schema"] = self.response_schema
-        body["registered_triggers"] = []
+        body["registered_triggers"] = triggers
         return body
 
 
@@ -66,14 +63,13 @@ def listings(router: Router) -> Iterator[Builtin]:
     yield Builtin("engine::functions::info", "Describe one or several functions", view.describe_functions)
     yield Builtin("engine::workers::list", "List workers", view.list_workers)
     yield Builtin("engine::workers::info", "Describe one worker", view.describe_worker)
-    yield Builtin("engine::triggers::list", "List trigger types", _nothing("engine::triggers::list", "triggers"))
-    yield Builtin("engine::triggers::info", "Describe one trigger type", _no_trigger_type)
-    yield Builtin(
-        "engine::registered-triggers::list",
-        "List registered triggers",
-        _nothing("engine::registered-triggers::list", "registered_triggers"),
-    )
-    yield Builtin("engine::registered-triggers::info", "Describe one registered trigger", _no_trigger)
+    yield from view.triggers.builtins()
+
+
+def function_summaries(router: Router) -> list[JSON]:
+    """Return the summaries of all functions, of every namespace, sorted by id."""
+    view = _View(router)
+    return [entry.summary() for entry in sorted(view.entries(), key=lambda entry: (entry.id, entry.namespace))]
 
 
 class _View:
@@ -81,6 +77,7 @@ class _View:
 
     def __init__(self, router: Router) -> None:
         self._router = router
+        self.triggers = TriggerView(router, self._worker_name, self._target)
 
     def list_functions(self, _: Worker, data: JSON) -> JSON:
         fields = Input("engine::functions::list", data)
@@ -92,13 +89,13 @@ class _View:
         internal = fields.flag("include_internal")
         entries = [
             entry
-            for entry in self._entries()
+            for entry in self.entries()
             if (internal or not entry.internal)
             and (prefix is None or entry.id.startswith(prefix))
             and (not workers or entry.worker_name in workers)
-            and (search is None or _matches(search, entry.id, entry.description))
+            and (search is None or matches(search, entry.id, entry.description))
         ]
-        entries.sort(key=lambda entry: (not _matches(search or "", entry.id), entry.id, entry.namespace))
+        entries.sort(key=lambda entry: (not matches(search or "", entry.id), entry.id, entry.namespace))
         return {"functions": [entry.summary() for entry in entries]}
 
     def describe_functions(self, _: Worker, data: JSON) -> JSON:
@@ -106,7 +103,7 @@ class _View:
         single, batch = fields.optional_text("function_id"), fields.optional_texts("function_ids")
         namespace = fields.optional_text("namespace")
         if single is not None and batch is None:
-            return self._function(single, namespace).detail()
+            return self._detail(self._function(single, namespace))
         if batch is None or single is not None:
             raise BuiltinError("INVALID_ARGUMENTS", "exactly one of `function_id` and `function_ids`")
         ids = list(dict.fromkeys(batch))
@@ -115,7 +112,7 @@ class _View:
         details: list[JSON] = []
         for function_id in ids:
             try:
-                details.append(self._function(function_id, namespace).detail())
+                details.append(self._detail(self._function(function_id, namespace)))
             except BuiltinError:
                 details.append({"function_id": function_id, "error": "not_found"})
         return {"functions": details}
@@ -124,7 +121,7 @@ class _View:
         fields = Input("engine::workers::list", data)
         search = fields.optional_text("search")
         wanted = {"runtime": fields.optional_text("runtime"), "status": fields.optional_text("status")}
-        summaries = [self._engine_summary()]
+        summaries = [self._engine_summary(service) for service in self._services()]
         # A worker that does not tell its process id is not shown, as on the real engine.
         shown = [worker for worker in self._router.workers.values() if worker.profile.pid is not None]
         summaries.extend(self._summary(worker) for worker in shown)
@@ -132,45 +129,65 @@ class _View:
             summary
             for summary in summaries
             if all(value is None or summary[key] == value for key, value in wanted.items())
-            and (search is None or _matches(search, summary["name"], summary["description"]))
+            and (search is None or matches(search, summary["name"], summary["description"]))
         ]
         return {"workers": listed}
 
     def describe_worker(self, _: Worker, data: JSON) -> JSON:
         fields = Input("engine::workers::info", data)
         name, namespace = fields.text("name"), fields.optional_text("namespace")
-        if name == _ENGINE_WORKER and namespace in (None, DEFAULT_NAMESPACE):
-            about: JsonObject = {**self._engine_summary(), "internal": True}
-            return self._about(about, [entry for entry in self._entries() if entry.owner is None])
+        if name in self._services() and namespace in (None, DEFAULT_NAMESPACE):
+            about: JsonObject = {**self._engine_summary(name), "internal": True}
+            own = [entry for entry in self.entries() if entry.owner is None and entry.worker_name == name]
+            return self._about(about, own, name)
         found = {
             self._router.namespace_for(worker): worker
             for worker in self._router.workers.values()
             if worker.profile.name == name
         }
-        worker = found[_pick(found, namespace, f"Worker '{name}' is not connected.")]
+        worker = found[pick(found, namespace, f"Worker '{name}' is not connected.")]
         about = {**self._summary(worker), "internal": False}
         if worker.profile.pid is not None:
             about["pid"] = worker.profile.pid
-        return self._about(about, [entry for entry in self._entries() if entry.owner is worker])
+        return self._about(about, [entry for entry in self.entries() if entry.owner is worker], worker)
 
-    @staticmethod
-    def _about(worker: JsonObject, entries: Iterable[_Entry]) -> JSON:
+    def _about(self, about: JsonObject, entries: Iterable[_Entry], owner: Union[Worker, str]) -> JSON:
         functions: list[JSON] = [entry.summary() for entry in sorted(entries, key=lambda entry: entry.id)]
-        return {"worker": worker, "functions": functions, "trigger_types": [], "registered_triggers": []}
+        types, triggers = self.triggers.of_worker(owner)
+        return {"worker": about, "functions": functions, "trigger_types": types, "registered_triggers": triggers}
+
+    def _services(self) -> list[str]:
+        return sorted({builtin.service for builtin in self._router.builtins.values()})
+
+    def _detail(self, entry: _Entry) -> JsonObject:
+        return entry.detail(self.triggers.of_function(entry.id, entry.namespace))
+
+    def _target(self, function_id: str, namespace: str) -> Optional[JsonObject]:
+        for entry in self.entries():
+            if (entry.id, entry.namespace) == (function_id, namespace):
+                return self._detail(entry)
+        return None
+
+    def _worker_name(self, function_id: str, namespace: str) -> str:
+        function = self._router.functions.get((namespace, function_id))
+        builtin = self._router.builtins.get(function_id) if namespace == DEFAULT_NAMESPACE else None
+        if builtin is not None:
+            return builtin.service
+        return (function.owner.profile.name if function is not None else None) or function_id.split("::")[0]
 
     def _function(self, function_id: str, namespace: Optional[str]) -> _Entry:
-        found = {entry.namespace: entry for entry in self._entries() if entry.id == function_id}
-        return found[_pick(found, namespace, f"Function '{function_id}' is not registered.")]
+        found = {entry.namespace: entry for entry in self.entries() if entry.id == function_id}
+        return found[pick(found, namespace, f"Function '{function_id}' is not registered.")]
 
-    def _entries(self) -> Iterator[_Entry]:
+    def entries(self) -> Iterator[_Entry]:
         for builtin in self._router.builtins.values():
-            yield _Entry(builtin.id, DEFAULT_NAMESPACE, _ENGINE_WORKER, builtin.description)
+            yield _Entry(builtin.id, DEFAULT_NAMESPACE, builtin.service, builtin.description)
         for function in self._router.functions.values():
             told = function.registration
             yield _Entry(
                 told.id,
                 function.namespace,
-                function.owner.profile.name or told.id.split("::")[0],
+                self._worker_name(told.id, function.namespace),
                 told.description,
                 told.metadata,
                 told.request_format,
@@ -196,56 +213,19 @@ class _View:
             "ip_address": worker.address,
         }
 
-    def _engine_summary(self) -> JsonObject:
+    def _engine_summary(self, service: str) -> JsonObject:
         return {
-            "name": _ENGINE_WORKER,
-            "description": "The local engine of iii_sync.",
+            "name": service,
+            "description": "Part of the local engine of iii_sync.",
             "version": ENGINE_VERSION,
-            "id": _ENGINE_WORKER,
+            "id": service,
             "namespace": DEFAULT_NAMESPACE,
             "runtime": "engine",
             "os": None,
             "status": "available",
-            "function_count": len(self._router.builtins),
+            "function_count": sum(builtin.service == service for builtin in self._router.builtins.values()),
             "connected_at_ms": int(self._router.started_at * 1000),
             "active_invocations": 0,
             "isolation": "in-process",
             "ip_address": None,
         }
-
-
-def _pick(namespaces: Iterable[str], wanted: Optional[str], missing: str) -> str:
-    """Choose a namespace: the named one, else ``default``, else the only one there is."""
-    found = sorted(namespaces)
-    if wanted is not None:
-        found = [namespace for namespace in found if namespace == wanted]
-    elif DEFAULT_NAMESPACE in found:
-        return DEFAULT_NAMESPACE
-    if not found:
-        raise BuiltinError("NOT_FOUND", missing)
-    if len(found) > 1:
-        raise BuiltinError("NOT_FOUND", f"It exists in several namespaces; name one of: {', '.join(found)}.")
-    return found[0]
-
-
-def _matches(search: str, *texts: JSON) -> bool:
-    return any(isinstance(text, str) and search.lower() in text.lower() for text in texts)
-
-
-def _nothing(function_id: str, key: str) -> Callable[[Worker, JSON], JSON]:
-    def run(_: Worker, data: JSON) -> JSON:
-        Input(function_id, data)
-        return {key: []}
-
-    return run
-
-
-def _no_trigger_type(_: Worker, data: JSON) -> JSON:
-    fields = Input("engine::triggers::info", data)
-    name, namespace = fields.text("id"), fields.optional_text("namespace") or DEFAULT_NAMESPACE
-    raise BuiltinError("NOT_FOUND", f"Trigger type '{name}' is not registered in namespace '{namespace}'.")
-
-
-def _no_trigger(_: Worker, data: JSON) -> JSON:
-    name = Input("engine::registered-triggers::info", data).text("id")
-    raise BuiltinError("NOT_FOUND", f"Registered trigger '{name}' was not found.")

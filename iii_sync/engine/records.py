@@ -1,4 +1,4 @@
-"""What the router remembers: workers, functions, pending invocations. Pure data."""
+"""What the router remembers: workers, functions, triggers, pending invocations. Pure data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Callable, Optional, Union
 
 from typing_extensions import Protocol
 
-from .frames import Failure, Frame, RegisterFunction
+from .frames import Failure, Frame, RegisterFunction, RegisterTriggerType
 from .jsontext import JSON, JsonObject
 
 DEFAULT_NAMESPACE = "default"
@@ -78,6 +78,7 @@ class Worker:
 
 
 Outcome = Union[Failure, "Success"]
+Finish = Callable[[Outcome], None]
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,73 @@ class Invocation:
 
     id: str
     callee: Worker
-    finish: Callable[[Outcome], None]
+    finish: Finish
     caller: Optional[Worker] = None
+
+
+@dataclass(frozen=True)
+class Later:
+    """The result of a builtin that is not there yet: ``start`` gets the function that takes the outcome."""
+
+    start: Callable[[Finish], None]
+
+
+class TriggerError(Exception):
+    """A service of the engine refuses a trigger; the message says why."""
+
+
+class Provider(Protocol):
+    """A service of the engine that provides a trigger type."""
+
+    def bind(self, trigger: Trigger) -> None:
+        """Begin to fire a trigger; :class:`TriggerError` refuses it."""
+
+    def release(self, trigger: Trigger) -> None:
+        """Fire a trigger no longer."""
+
+
+@dataclass(eq=False)
+class TriggerType:
+    """A trigger type, under ``(namespace, id)``: provided by a worker or by the engine itself."""
+
+    namespace: str
+    registration: RegisterTriggerType
+    provider: Union[Worker, Provider]
+    service: str = ""
+
+    @property
+    def id(self) -> str:
+        """The id it was registered with."""
+        return self.registration.id
+
+
+@dataclass(eq=False)
+class Trigger:
+    """A function bound to a trigger type, or waiting for one (parked: ``bound`` is ``None``).
+
+    ``namespace`` is the target's; ``home`` is where the type is looked up first when the trigger does
+    not name a ``trigger_namespace``. Without an ``owner`` it lives as long as the engine.
+    """
+
+    id: str
+    type_id: str
+    function_id: str
+    config: JSON
+    metadata: JSON = None
+    namespace: str = DEFAULT_NAMESPACE
+    trigger_namespace: Optional[str] = None
+    home: str = DEFAULT_NAMESPACE
+    owner: Optional[Worker] = None
+    bound: Optional[TriggerType] = None
+
+    def setting(self, key: str) -> JSON:
+        """Return one value of the configuration, ``None`` when it has none."""
+        return self.config.get(key) if isinstance(self.config, dict) else None
+
+    def text(self, key: str) -> Optional[str]:
+        """Return one value of the configuration if it is a string."""
+        value = self.setting(key)
+        return value if isinstance(value, str) else None
 
 
 class BuiltinError(Exception):
@@ -112,13 +178,14 @@ class BuiltinError(Exception):
 class Builtin:
     """A function of the engine itself, in the namespace ``default``.
 
-    ``run`` gets the calling worker and the input, and returns the result or raises
-    :class:`BuiltinError` (or :class:`NoAnswer`).
+    ``run`` gets the calling worker and the input, and returns the result, or :class:`Later`, or raises
+    :class:`BuiltinError` (or :class:`NoAnswer`). ``service`` is the part of the engine that serves it.
     """
 
     id: str
     description: str
-    run: Callable[[Worker, JSON], JSON]
+    run: Callable[[Worker, JSON], Union[JSON, Later]]
+    service: str = "iii-engine-functions"
 
 
 class NoAnswer(Exception):

@@ -31,33 +31,79 @@ from .frames import (
     Reattach,
     RegisterFunction,
     RegisterTrigger,
+    RegisterTriggerType,
+    Registration,
     Result,
+    TriggerResult,
     UnregisterFunction,
+    UnregisterTrigger,
+    UnregisterTriggerType,
     canonical_uuid,
     parse,
 )
 from .invocations import Pending, answer, deliver
-from .jsontext import JsonObject
+from .jsontext import JSON, JsonObject
 from .records import (
     DEFAULT_NAMESPACE,
     Builtin,
     BuiltinError,
+    Finish,
     Function,
     Invocation,
+    Later,
     NoAnswer,
     Outcome,
     Peer,
     Success,
+    Trigger,
     Worker,
 )
+from .triggers import Triggers, refuse
 
 QUEUE_PROVIDER = "engine::queue::enqueue"
 
 _logger = logging.getLogger("iii_sync.engine")
 
 
+_REGISTRATIONS = (
+    RegisterFunction,
+    UnregisterFunction,
+    RegisterTriggerType,
+    UnregisterTriggerType,
+    RegisterTrigger,
+    UnregisterTrigger,
+)
+
+Remote = Callable[[Function, JSON, str, Finish], None]
+
+
 def _random_id() -> str:
     return str(uuid.uuid4())
+
+
+def _no_timer(_: float, __: Callable[[], None]) -> Callable[[], None]:
+    return lambda: None
+
+
+class _Nobody:
+    """The peer of the engine itself, which calls but is not connected."""
+
+    def send(self, frame: JsonObject) -> None:
+        """Forget a frame."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def drop(self) -> None:
+        """Do nothing."""
+
+
+class _NotFoundError(Exception):
+    """No function of that id is there."""
+
+
+def _ignore(_: Outcome) -> None:
+    pass
 
 
 class Router:
@@ -66,17 +112,34 @@ class Router:
     Args:
         now: Wall clock in seconds, for listings.
         new_id: Source of UUIDs for workers, tokens and invocations.
+        later: Calls a function after so many seconds, in the same thread, and returns what takes it
+            back. Without it nothing ever times out.
+
+    Attributes:
+        remote: Calls a function over HTTP; without it such functions are refused.
+        observers: Called with each event in the life of a worker, and its id.
     """
 
-    def __init__(self, *, now: Callable[[], float] = time.time, new_id: Callable[[], str] = _random_id) -> None:
+    def __init__(
+        self,
+        *,
+        now: Callable[[], float] = time.time,
+        new_id: Callable[[], str] = _random_id,
+        later: Callable[[float, Callable[[], None]], Callable[[], None]] = _no_timer,
+    ) -> None:
         self.now = now
         self.new_id = new_id
+        self.later = later
+        self.remote: Optional[Remote] = None
+        self.observers: list[Callable[[str, str], None]] = []
+        self.triggers = Triggers()
         self.started_at = now()
         self.workers: dict[str, Worker] = {}
         self.functions: dict[tuple[str, str], Function] = {}
         self.builtins: dict[str, Builtin] = {}
         self._pending = Pending()
         self._leases: dict[tuple[str, str], Worker] = {}
+        self._engine = Worker(_Nobody(), "engine", "", now())
 
     def add_builtins(self, builtins: Iterable[Builtin]) -> None:
         """Offer functions of the engine itself; workers cannot register their ids."""
@@ -97,7 +160,13 @@ class Router:
         worker = Worker(peer, self.new_id(), self.new_id(), self.now(), address)
         self.workers[worker.id] = worker
         peer.send({"type": "workerregistered", "worker_id": worker.id, "reattach_token": worker.reattach_token})
+        self.announce("worker_connected", worker)
         return worker
+
+    def announce(self, event: str, worker: Worker) -> None:
+        """Tell the observers of an event in the life of a worker."""
+        for observer in self.observers:
+            observer(event, worker.id)
 
     def disconnect(self, worker: Worker) -> None:
         """Forget a worker: its functions, its name, and every call it made or was serving.
@@ -112,6 +181,7 @@ class Router:
             del self.functions[key]
         worker.functions.clear()
         stopped = self._pending.remove(worker)
+        self.triggers.remove_worker(worker)
         if worker.lease is not None:
             del self._leases[worker.lease]
             worker.lease = None
@@ -119,6 +189,7 @@ class Router:
         # Last, so that a caller finds the registry already without the worker.
         for invocation in stopped:
             invocation.finish(Failure("invocation_stopped", "Invocation stopped"))
+        self.announce("worker_disconnected", worker)
 
     def pin(self, worker: Worker, namespace: str = DEFAULT_NAMESPACE) -> None:
         """Settle the namespace of a worker and apply the registrations it has sent so far.
@@ -175,7 +246,7 @@ class Router:
         if frame is None:
             return
         # Callers and callees may act before their namespace is known; registrations depend on it.
-        if worker.namespace is None and isinstance(frame, (RegisterFunction, UnregisterFunction, RegisterTrigger)):
+        if worker.namespace is None and isinstance(frame, _REGISTRATIONS):
             worker.held.append(frame)
         else:
             self._handle(worker, frame)
@@ -185,18 +256,34 @@ class Router:
             self._invoke(worker, frame)
         elif isinstance(frame, Result):
             self._pending.settle(worker, frame)
-        elif isinstance(frame, RegisterFunction):
-            self._register_function(worker, frame)
-        elif isinstance(frame, UnregisterFunction):
-            self._unregister_function(worker, frame.id)
-        elif isinstance(frame, RegisterTrigger):
-            self._register_trigger(worker, frame)
+        elif isinstance(frame, TriggerResult):
+            self.triggers.result(worker, frame)
         elif isinstance(frame, Reattach):
             self._reattach(worker, frame)
         elif isinstance(frame, Ping):
             worker.peer.send({"type": "pong"})
         elif isinstance(frame, Ignored):
             pass
+        else:
+            self._register(worker, frame)
+
+    def _register(self, worker: Worker, frame: Registration) -> None:
+        if isinstance(frame, RegisterFunction):
+            self._register_function(worker, frame)
+        elif isinstance(frame, UnregisterFunction):
+            self._unregister_function(worker, frame.id)
+        elif isinstance(frame, RegisterTrigger):
+            self._register_trigger(worker, frame)
+        elif isinstance(frame, UnregisterTrigger):
+            self.triggers.unregister(frame.id)
+        elif isinstance(frame, (RegisterTriggerType, UnregisterTriggerType)):
+            namespace = self.namespace_for(worker) if frame.namespace is None else frame.namespace
+            if not namespace.strip():
+                _logger.warning("trigger type %s: its namespace is blank", frame.id)
+            elif isinstance(frame, RegisterTriggerType):
+                self.triggers.register_type(worker, namespace, frame)
+            else:
+                self.triggers.unregister_type(worker, namespace, frame)
         else:
             assert_never(frame)
 
@@ -233,7 +320,7 @@ class Router:
                     "owner_worker_id": owner,
                 }
             )
-        elif frame.over_http:
+        elif frame.invocation is not None and self.remote is None:
             _logger.warning("function %s: functions called over HTTP are not supported here", frame.id)
         else:
             function = Function(worker, namespace, frame)
@@ -247,56 +334,92 @@ class Router:
     def _register_trigger(self, worker: Worker, frame: RegisterTrigger) -> None:
         for name, value in (("namespace", frame.namespace), ("trigger_namespace", frame.trigger_namespace)):
             if value is not None and not value.strip():
-                worker.peer.send(
-                    {
-                        "type": "triggerregistrationresult",
-                        "id": frame.id,
-                        "trigger_type": frame.trigger_type,
-                        "function_id": frame.function_id,
-                        "error": _blank(name).to_json(),
-                    }
-                )
+                refuse(Trigger(frame.id, frame.trigger_type, frame.function_id, None, owner=worker), blank(name))
                 return
-        _logger.debug("trigger %s: no provider of type %s", frame.id, frame.trigger_type)
+        self.triggers.register(worker, self.namespace_for(worker), frame)
 
     # Invocations
 
     def _invoke(self, worker: Worker, call: Invoke) -> None:
         if call.namespace is not None and not call.namespace.strip():
-            answer(worker, call, _blank("namespace"))
+            answer(worker, call, blank("namespace"))
         elif call.queue is not None:
             self._enqueue(worker, call, call.queue)
         else:
             self._run(worker, call)
 
     def _run(self, worker: Worker, call: Invoke) -> None:
-        namespace = call.namespace if call.namespace is not None else DEFAULT_NAMESPACE
-        builtin = self.builtins.get(call.function_id) if namespace == DEFAULT_NAMESPACE else None
-        if builtin is not None:
-            try:
-                outcome: Outcome = Success(builtin.run(worker, call.data))
-            except BuiltinError as error:
-                outcome = Failure(error.code, str(error))
-            except NoAnswer:
-                return
-            answer(worker, call, outcome)
-            return
-        function = self.functions.get((namespace, call.function_id))
-        if function is None:
-            answer(worker, call, self._not_found(namespace, call.function_id))
-            return
+        namespace = DEFAULT_NAMESPACE if call.namespace is None else call.namespace
         data = call.data
-        if isinstance(data, dict):
+        if isinstance(data, dict) and not self._is_builtin(namespace, call.function_id):
             data["_caller_worker_id"] = worker.id
-        if call.void or call.invocation_id is None:
-            deliver(function, call, call.invocation_id or self.new_id(), data)
-            return
 
         def finish(outcome: Outcome) -> None:
             answer(worker, call, outcome)
 
-        self._pending.add(Invocation(call.invocation_id, function.owner, finish, worker))
-        deliver(function, call, call.invocation_id, data)
+        waits = not call.void and call.invocation_id is not None
+        try:
+            self._dispatch(worker, call, namespace, finish, waits)
+        except _NotFoundError:
+            answer(worker, call, self._not_found(namespace, call.function_id))
+
+    def call(
+        self,
+        function_id: str,
+        data: JSON,
+        finish: Optional[Finish] = None,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        metadata: JSON = None,
+    ) -> None:
+        """Call a function in the name of the engine.
+
+        Args:
+            function_id: What to call.
+            data: Its input, which is passed on untouched.
+            finish: Takes the outcome, at once or later; ``None`` if nobody wants it.
+            namespace: Where to look for the function.
+            metadata: What travels beside the input.
+        """
+        call = Invoke(function_id, data, self.new_id(), namespace, metadata=metadata)
+        try:
+            self._dispatch(self._engine, call, namespace, finish or _ignore, finish is not None)
+        except _NotFoundError:
+            failure = Failure("function_not_found", f"Function {function_id} not found in namespace {namespace}")
+            if finish is not None:
+                finish(failure)
+            else:
+                _logger.warning("%s", failure.message)
+
+    def _is_builtin(self, namespace: str, function_id: str) -> bool:
+        return namespace == DEFAULT_NAMESPACE and function_id in self.builtins
+
+    def _dispatch(self, worker: Worker, call: Invoke, namespace: str, finish: Finish, waits: bool) -> None:
+        if self._is_builtin(namespace, call.function_id):
+            try:
+                result = self.builtins[call.function_id].run(worker, call.data)
+            except BuiltinError as error:
+                finish(Failure(error.code, str(error)))
+            except NoAnswer:
+                pass
+            else:
+                if isinstance(result, Later):
+                    result.start(finish)
+                else:
+                    finish(Success(result))
+            return
+        function = self.functions.get((namespace, call.function_id))
+        if function is None:
+            raise _NotFoundError
+        invocation_id = call.invocation_id or self.new_id()
+        if function.registration.invocation is not None:
+            assert self.remote is not None
+            self.remote(function, call.data, invocation_id, finish)
+            return
+        if waits:
+            caller = None if worker is self._engine else worker
+            self._pending.add(Invocation(invocation_id, function.owner, finish, caller))
+        deliver(function, call, invocation_id, call.data)
 
     def _enqueue(self, worker: Worker, call: Invoke, queue: str) -> None:
         receipt = self.new_id()
@@ -347,6 +470,7 @@ class Router:
                 yield namespace
 
 
-def _blank(name: str) -> Failure:
+def blank(name: str) -> Failure:
+    """Return the error for a namespace that was named and left blank."""
     message = f"`{name}` is empty: it was named and left blank. Give it a name, or omit it to use `default`."
     return Failure("INVALID_NAMESPACE", message)

@@ -20,12 +20,11 @@ from urllib.parse import urlsplit
 
 from aiohttp import WSMsgType, web
 
-from .builtins import builtins
 from .channels import read_end, write_end
 from .control import Connection
 from .hub import Channel, Hub
-from .listings import listings
 from .router import Router
+from .services import install
 from .sockets import LostError, Socket
 
 GRACE = 5.0
@@ -86,10 +85,9 @@ class Server:
         handshake: float = HANDSHAKE,
         hub: Optional[Hub] = None,
     ) -> None:
-        self.router = Router()
+        self.router = Router(later=_later)
         self.hub = Hub() if hub is None else hub
-        self.router.add_builtins(builtins(self.router, self.hub))
-        self.router.add_builtins(listings(self.router))
+        install(self.router, self.hub)
         self._host = host.lower()
         self._grace = grace
         self._sweep_interval = sweep_interval
@@ -259,6 +257,10 @@ async def _discard_telemetry(connection: Socket) -> None:
             elif kind is WSMsgType.CLOSE:
                 await connection.send_close(int(data))
                 return
+
+
+def _later(seconds: float, function: Callable[[], None]) -> Callable[[], None]:
+    return asyncio.get_running_loop().call_later(seconds, function).cancel
 
 
 def _give_up(channel: Channel, direction: str) -> None:

@@ -6,6 +6,7 @@ import json
 import socket
 import struct
 import uuid
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Optional, Union
@@ -46,6 +47,7 @@ class Worker:
 
     def __init__(self, peer: websocket.WebSocket, **announcement: Any) -> None:
         self.peer = peer
+        self._set_aside: deque[dict[str, Any]] = deque()
         self.hello = self.receive()
         self.id: str = self.hello["worker_id"]
         assert self.call("engine::workers::register", announcement)["result"] == {"success": True}
@@ -56,6 +58,8 @@ class Worker:
 
     def receive(self) -> dict[str, Any]:
         """Return the next frame."""
+        if self._set_aside:
+            return self._set_aside.popleft()
         frame: dict[str, Any] = json.loads(self.peer.recv())
         return frame
 
@@ -71,6 +75,42 @@ class Worker:
         answer = self.receive()
         assert answer.get("invocation_id") == invocation_id, answer
         return answer
+
+    def ask(self, function_id: str, data: Any = None, **keys: Any) -> Any:
+        """Return the result of a function, or its error as a dict; other frames are set aside."""
+        invocation_id = self.invoke(function_id, data, **keys)
+        others: list[dict[str, Any]] = []
+        while True:
+            frame = self.receive()
+            if frame.get("invocation_id") == invocation_id and frame["type"] == "invocationresult":
+                self._set_aside.extend(others)
+                return frame.get("error", frame.get("result"))
+            others.append(frame)
+
+    def take(self) -> list[dict[str, Any]]:
+        """Return what the engine has sent because of what it has handled so far."""
+        self.ask("engine::baggage::get", {"key": "k"})
+        frames = list(self._set_aside)
+        self._set_aside.clear()
+        return frames
+
+    def trigger(self, trigger_type: str, function_id: str, config: Any, **keys: Any) -> str:
+        """Register a trigger and return its id; what is sent because of it is set aside."""
+        trigger_id = keys.setdefault("id", str(uuid.uuid4()))
+        self.send(type="registertrigger", trigger_type=trigger_type, function_id=function_id, config=config, **keys)
+        self.ask("engine::baggage::get", {"key": "k"})
+        return str(trigger_id)
+
+    def invoked(self, function_id: str) -> dict[str, Any]:
+        """Return the next invocation, which must be of that function."""
+        frame = self.receive()
+        assert (frame["type"], frame["function_id"]) == ("invokefunction", function_id), frame
+        return frame
+
+    def answer(self, call: dict[str, Any], **outcome: Any) -> None:
+        """Answer an invocation."""
+        keys = {key: call[key] for key in ("invocation_id", "function_id")}
+        self.send(type="invocationresult", **keys, **outcome)
 
     def sync(self) -> None:
         """Return when the engine has handled everything sent before."""

@@ -7,7 +7,21 @@ from typing import Any
 
 import pytest
 
-from iii_sync.engine.frames import Failure, Ignored, Invoke, Ping, Reattach, Result, canonical_uuid, parse
+from iii_sync.engine.frames import (
+    Failure,
+    Ignored,
+    Invoke,
+    Ping,
+    Reattach,
+    RegisterTrigger,
+    RegisterTriggerType,
+    Result,
+    TriggerResult,
+    UnregisterTrigger,
+    UnregisterTriggerType,
+    canonical_uuid,
+    parse,
+)
 
 UUID = "0b9e6a52-0a3f-4f0e-9a2e-7f4d6f0f6c11"
 
@@ -61,10 +75,22 @@ def test_binary_text_is_text() -> None:
     assert parse(b'{"type":"ping"}') == Ping()
 
 
-@pytest.mark.parametrize("kind", ["registerservice", "unregistertrigger", "unregistertriggertype"])
-def test_frames_without_effect_are_known(kind: str) -> None:
+def test_frames_without_effect_are_known() -> None:
     """They decode, so that they are not taken for mistakes."""
-    assert parse(frame(type=kind, id="x")) == Ignored(kind)
+    assert parse(frame(type="registerservice", id="x")) == Ignored("registerservice")
+
+
+def test_frames_of_triggers() -> None:
+    """Everything that is needed is read, and nothing else."""
+    assert parse(frame(type="unregistertrigger", id="x", trigger_type="t")) == UnregisterTrigger("x")
+    assert parse(frame(type="unregistertriggertype", id="x")) == UnregisterTriggerType("x")
+    kind = frame(type="registertriggertype", id="x", description="d", call_request_format={}, namespace="n")
+    assert parse(kind) == RegisterTriggerType("x", "d", None, {}, "n")
+    trigger = frame(type="registertrigger", id="x", trigger_type="t", function_id="f", config=None, metadata=1)
+    assert parse(trigger) == RegisterTrigger("x", "t", "f", None, 1)
+    error = {"code": "c", "message": "m"}
+    result = frame(type="triggerregistrationresult", id="x", trigger_type="t", function_id="f", error=error)
+    assert parse(result) == TriggerResult("x", Failure("c", "m"))
 
 
 @pytest.mark.parametrize(
@@ -77,6 +103,9 @@ def test_frames_without_effect_are_known(kind: str) -> None:
         frame(type=1),
         frame(type="nonsense"),
         frame(type="invokefunction", function_id="f"),
+        frame(type="registertriggertype", id="x"),
+        frame(type="registertrigger", id="x", trigger_type="t", function_id="f"),
+        frame(type="registerfunction", id="x", invocation=1),
         frame(type="invokefunction", data={}),
         frame(type="invokefunction", function_id="f", data=1, invocation_id="nope"),
         frame(type="invokefunction", function_id="f", data=1, namespace=3),

@@ -9,99 +9,10 @@ from typing import Any, Optional
 
 import pytest
 
-from iii_sync.engine.builtins import builtins
-from iii_sync.engine.hub import Hub
 from iii_sync.engine.jsontext import JsonObject
-from iii_sync.engine.listings import listings
 from iii_sync.engine.router import Router
 
-Frames = list[dict[str, Any]]
-
-
-class Peer:
-    """A connection that records what the router does to it."""
-
-    def __init__(self) -> None:
-        self.frames: Frames = []
-        self.closed = self.dropped = False
-
-    def send(self, frame: JsonObject) -> None:
-        self.frames.append(json.loads(json.dumps(frame)))
-
-    def close(self) -> None:
-        self.closed = True
-
-    def drop(self) -> None:
-        self.dropped = True
-
-    def take(self) -> Frames:
-        """Return what has come since the last call."""
-        frames, self.frames = self.frames, []
-        return frames
-
-
-class Client:
-    """One worker of the router under test."""
-
-    def __init__(self, router: Router, *, namespace: Optional[str] = None, resolved: bool = True) -> None:
-        self.router = router
-        self.peer = Peer()
-        self.worker = router.connect(self.peer, "127.0.0.1")
-        (self.hello,) = self.peer.take()
-        if resolved:
-            assert self.announce(namespace=namespace) == {"success": True}
-
-    def send(self, **frame: Any) -> Frames:
-        """Send one frame and return what came back."""
-        self.router.receive(self.worker, json.dumps(frame))
-        return self.peer.take()
-
-    def invoke(self, function_id: str, data: Any = None, **keys: Any) -> Frames:
-        """Send an invocation with an id and return what came back."""
-        keys.setdefault("invocation_id", str(uuid.uuid4()))
-        return self.send(type="invokefunction", function_id=function_id, data=data, **keys)
-
-    def call(self, function_id: str, data: Any = None, **keys: Any) -> Any:
-        """Return the result of a builtin, or its error as a tuple of code and message."""
-        (answer,) = self.invoke(function_id, data, **keys)
-        assert answer["type"] == "invocationresult"
-        if "error" in answer:
-            return answer["error"]["code"], answer["error"]["message"]
-        return answer.get("result")
-
-    def announce(self, **data: Any) -> Any:
-        """Call ``engine::workers::register``."""
-        return self.call("engine::workers::register", data)
-
-    def register(self, function_id: str, **keys: Any) -> Frames:
-        """Register a function."""
-        return self.send(type="registerfunction", id=function_id, **keys)
-
-    def answer(self, call: dict[str, Any], **outcome: Any) -> None:
-        """Answer a call that was delivered to this worker."""
-        frame = {"type": "invocationresult", "function_id": call["function_id"], **outcome}
-        self.send(invocation_id=call["invocation_id"], **frame)
-
-
-@pytest.fixture
-def router() -> Router:
-    """A router with all builtins and a fixed clock."""
-    router = Router(now=lambda: 1700000000.5)
-    router.add_builtins(builtins(router, Hub(now=lambda: 0.0)))
-    router.add_builtins(listings(router))
-    return router
-
-
-@pytest.fixture
-def client(router: Router) -> Client:
-    """A worker in ``default``."""
-    return Client(router)
-
-
-@pytest.fixture
-def other(router: Router) -> Client:
-    """Another worker in ``default``."""
-    return Client(router)
+from .clients import Client, Peer
 
 
 class TestLife:
@@ -633,10 +544,3 @@ class TestListings:
         assert client.call("engine::workers::info", {"name": "x"})[0] == "NOT_FOUND"
         assert client.call("engine::workers::list", {"search": "local engine"})["workers"][0]["runtime"] == "engine"
         assert client.call("engine::workers::info", {"name": "iii-engine-functions"})["worker"]["internal"]
-
-    def test_triggers_do_not_exist_yet(self, client: Client) -> None:
-        """Their lists are empty."""
-        assert client.call("engine::triggers::list", {}) == {"triggers": []}
-        assert client.call("engine::registered-triggers::list", {}) == {"registered_triggers": []}
-        assert client.call("engine::triggers::info", {"id": "x"})[0] == "NOT_FOUND"
-        assert client.call("engine::registered-triggers::info", {"id": "x"})[0] == "NOT_FOUND"
