@@ -14,16 +14,16 @@ import pytest
 import iii_sync
 import iii_sync.worker
 
-from .support.engines import REAL_ENGINE_VARIABLE, real_engine_program, running_engine
+from .support.engines import REAL_ENGINE_VARIABLE, EngineAddress, real_engine_program, running_engine
 
 
 @pytest.fixture(scope="session")
-def _engines() -> Iterator[Callable[[str], str]]:
+def _engines() -> Iterator[Callable[[str], EngineAddress]]:
     """One engine of each kind for the whole run, started when first asked for."""
-    urls: dict[str, str] = {}
+    urls: dict[str, EngineAddress] = {}
     with contextlib.ExitStack() as stack:
 
-        def url_of(kind: str) -> str:
+        def url_of(kind: str) -> EngineAddress:
             if kind not in urls:
                 urls[kind] = stack.enter_context(running_engine(kind))
             return urls[kind]
@@ -41,15 +41,21 @@ def engine_kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def engine_url(engine_kind: str, _engines: Callable[[str], str]) -> str:
+def engine_url(engine_kind: str, _engines: Callable[[str], EngineAddress]) -> str:
     """The URL of an engine; the test runs once on each kind."""
-    return _engines(engine_kind)
+    return _engines(engine_kind).url
 
 
 @pytest.fixture
-def local_engine_url(_engines: Callable[[str], str]) -> str:
+def engine_http_url(engine_kind: str, _engines: Callable[[str], EngineAddress]) -> str:
+    """The URL of the HTTP triggers of the engine that ``engine_url`` names."""
+    return _engines(engine_kind).http_url
+
+
+@pytest.fixture
+def local_engine_url(_engines: Callable[[str], EngineAddress]) -> str:
     """The URL of the local engine, for what the real one does not do."""
-    return _engines("local")
+    return _engines("local").url
 
 
 @pytest.fixture

@@ -227,6 +227,10 @@ class Hub:
         if channel.finished:
             self._channels.pop(channel.id, None)
 
+    def forget(self, channel: Channel) -> None:
+        """Let nobody take an end of a channel any more; ends that were taken keep working."""
+        self._channels.pop(channel.id, None)
+
     def sweep(self) -> None:
         """Give up every channel that is older than the TTL and lacks an end."""
         limit = self._now() - self._ttl

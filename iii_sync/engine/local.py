@@ -30,6 +30,7 @@ class LocalEngine:
         port: Where to listen; 0 takes any free port.
         in_process: Run in a daemon thread of this process, or else in a child process. Choose the
             child for a program that forks, or whose threads keep the interpreter busy.
+        http_port: Where to serve HTTP triggers; 0 takes any free port, ``None`` serves none.
         timeout: Seconds that :meth:`start`, and likewise :meth:`stop`, may take.
 
     An engine may be started again after it was stopped; with port 0 it then has another port. It does
@@ -39,10 +40,17 @@ class LocalEngine:
     """
 
     def __init__(
-        self, host: str = "127.0.0.1", port: int = 0, *, in_process: bool = True, timeout: float = 10.0
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        http_port: Optional[int] = None,
+        in_process: bool = True,
+        timeout: float = 10.0,
     ) -> None:
         self.host = host
         self._wanted_port = port
+        self._wanted_http_port = http_port
         self._in_process = in_process
         self._timeout = timeout
         self._running: Optional[Union[EngineThread, EngineProcess]] = None
@@ -66,7 +74,7 @@ class LocalEngine:
         require_aiohttp()
         kind = EngineThread if self._in_process else EngineProcess
         self._pid = os.getpid()
-        self._running = kind(self.host, self._wanted_port, self._timeout)
+        self._running = kind(self.host, self._wanted_port, self._wanted_http_port, self._timeout)
         return self
 
     def stop(self) -> None:
@@ -92,10 +100,29 @@ class LocalEngine:
         Raises:
             RuntimeError: The engine is not running.
         """
-        if self._engine() is None:
+        return f"ws://{self._authority(self._started().port)}"
+
+    @property
+    def http_url(self) -> str:
+        """The address of its HTTP triggers.
+
+        Raises:
+            RuntimeError: The engine is not running, or has no HTTP port.
+        """
+        port = self._started().http_port
+        if port is None:
+            raise RuntimeError("the engine serves no HTTP triggers: give it a port, LocalEngine(http_port=0)")
+        return f"http://{self._authority(port)}"
+
+    def _started(self) -> Union[EngineThread, EngineProcess]:
+        engine = self._engine()
+        if engine is None:
             raise RuntimeError("the engine is not running: call start() or use it in a with statement")
+        return engine
+
+    def _authority(self, port: int) -> str:
         host = _WILDCARDS.get(self.host, self.host)
-        return f"ws://[{host}]:{self.port}" if ":" in host else f"ws://{host}:{self.port}"
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     @property
     def running(self) -> bool:

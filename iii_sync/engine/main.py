@@ -10,7 +10,8 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from typing import Optional
 
 from .local import require_aiohttp
 
@@ -25,16 +26,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=int, default=DEFAULT_PORT, help="port to listen on, 0 for any (default: %(default)s)"
     )
+    parser.add_argument(
+        "--http-port", type=int, default=None, help="port to serve HTTP triggers on, 0 for any (default: none)"
+    )
     # For LocalEngine(in_process=False) only.
     parser.add_argument("--exit-with-parent", action="store_true", help=argparse.SUPPRESS)
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the engine command with parsed options and return its exit status."""
-    return run(arguments.host, arguments.port, arguments.exit_with_parent)
+    return run(arguments.host, arguments.port, arguments.exit_with_parent, arguments.http_port)
 
 
-def run(host: str, port: int, exit_with_parent: bool = False) -> int:
+def run(host: str, port: int, exit_with_parent: bool = False, http_port: Optional[int] = None) -> int:
     """Run an engine until SIGINT or SIGTERM, after printing one line with its address.
 
     Args:
@@ -42,27 +46,30 @@ def run(host: str, port: int, exit_with_parent: bool = False) -> int:
         port: Where to listen; 0 takes any free port.
         exit_with_parent: End also when standard input ends or the parent process does. What goes
             wrong at the start is then told on standard output, where the parent reads it.
+        http_port: Where to serve HTTP triggers, 0 for any free port, ``None`` for nowhere.
 
     Returns:
         0 after a clean end; 1, with one line on standard error, if the engine could not start.
 
     **Blocks:** until it is told to end.
     """
-    try:
-        require_aiohttp()
-        from .server import bind
+    with ExitStack() as listeners:
+        try:
+            require_aiohttp()
+            from .server import bind
 
-        listener = bind(host, port)
-    except (OSError, ImportError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        print(reason, file=sys.stdout if exit_with_parent else sys.stderr, flush=True)
-        return 1
-    with listener, suppress(KeyboardInterrupt):
-        asyncio.run(_serve(host, listener, exit_with_parent))
+            ports = [port] if http_port is None else [port, http_port]
+            sockets = [listeners.enter_context(bind(host, wanted)) for wanted in ports]
+        except (OSError, ImportError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            print(reason, file=sys.stdout if exit_with_parent else sys.stderr, flush=True)
+            return 1
+        with suppress(KeyboardInterrupt):
+            asyncio.run(_serve(host, sockets, exit_with_parent))
     return 0
 
 
-async def _serve(host: str, listener: socket.socket, exit_with_parent: bool) -> None:
+async def _serve(host: str, listeners: list[socket.socket], exit_with_parent: bool) -> None:
     from .server import Server
 
     loop = asyncio.get_running_loop()
@@ -74,11 +81,12 @@ async def _serve(host: str, listener: socket.socket, exit_with_parent: bool) -> 
     if exit_with_parent:
         _watch_parent(loop, stopping.set)
     server = Server(host)
-    await server.start(listener)
+    await server.start(*listeners)
     try:
-        port = listener.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
-        print(f"iii_sync engine listening on ws://{shown}:{port}", flush=True)
+        ports = [listener.getsockname()[1] for listener in listeners]
+        triggers = "".join(f", HTTP triggers on http://{shown}:{port}" for port in ports[1:])
+        print(f"iii_sync engine listening on ws://{shown}:{ports[0]}{triggers}", flush=True)
         await stopping.wait()
     finally:
         await server.stop()

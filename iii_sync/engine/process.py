@@ -11,9 +11,9 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Optional
 
-_LISTENING = re.compile(r"listening on ws://.*:(\d+)$")
+_LISTENING = re.compile(r"listening on ws://\S*:(\d+)(?:, HTTP triggers on http://\S*:(\d+))?$")
 
 
 class EngineProcess:
@@ -22,6 +22,7 @@ class EngineProcess:
     Args:
         host: Where to listen.
         port: Where to listen; 0 takes any free port.
+        http_port: Where to serve HTTP triggers, ``None`` for nowhere.
         timeout: Seconds the start may take.
 
     Raises:
@@ -29,9 +30,11 @@ class EngineProcess:
         TimeoutError: It did not come up in time.
     """
 
-    def __init__(self, host: str, port: int, timeout: float) -> None:
+    def __init__(self, host: str, port: int, http_port: Optional[int], timeout: float) -> None:
         command = [sys.executable, "-m", "iii_sync", "engine", "--host", host, "--port", str(port)]
         command.append("--exit-with-parent")
+        if http_port is not None:
+            command += ["--http-port", str(http_port)]
         environment = dict(os.environ)
         # The child must find this very package, wherever the parent found it.
         package_home = str(Path(__file__).resolve().parents[2])
@@ -47,7 +50,7 @@ class EngineProcess:
             start_new_session=True,
         )
         try:
-            self.port = self._await_port(timeout)
+            self.port, self.http_port = self._await_ports(timeout)
         except BaseException:
             self.stop(timeout)
             raise
@@ -67,7 +70,7 @@ class EngineProcess:
                 with suppress(OSError):
                     pipe.close()
 
-    def _await_port(self, timeout: float) -> int:
+    def _await_ports(self, timeout: float) -> tuple[int, Optional[int]]:
         assert self._process.stdout is not None
         lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         # A pipe cannot be read with a deadline on every platform; the thread ends with the process.
@@ -82,7 +85,7 @@ class EngineProcess:
         match = _LISTENING.search(line)
         if match is None:
             raise OSError(line or "the process of the local engine ended before it listened")
-        return int(match.group(1))
+        return int(match.group(1)), None if match.group(2) is None else int(match.group(2))
 
 
 def _read_line(pipe: IO[str], lines: queue.SimpleQueue[str]) -> None:

@@ -15,7 +15,7 @@ import socket
 import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 from urllib.parse import urlsplit
 
 from aiohttp import WSMsgType, web
@@ -26,6 +26,9 @@ from .hub import Channel, Hub
 from .router import Router
 from .services import install
 from .sockets import LostError, Socket
+
+if TYPE_CHECKING:
+    from .http import HttpServer
 
 GRACE = 5.0
 """Seconds a connection may take to name its namespace before it gets ``default``."""
@@ -74,6 +77,7 @@ class Server:
         sweep_interval: Seconds between two looks at channels that lack an end.
         handshake: See :data:`HANDSHAKE`.
         hub: The channels.
+        http_timeout: Seconds until the head of an HTTP response must be there; ``None`` for 30.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class Server:
         sweep_interval: float = SWEEP_INTERVAL,
         handshake: float = HANDSHAKE,
         hub: Optional[Hub] = None,
+        http_timeout: Optional[float] = None,
     ) -> None:
         self.router = Router(later=_later)
         self.hub = Hub() if hub is None else hub
@@ -98,9 +103,18 @@ class Server:
         self._runner: Optional[web.AppRunner] = None
         self._listening: Optional[asyncio.AbstractServer] = None
         self._sweeper: Optional[asyncio.TimerHandle] = None
+        self._http: Optional[HttpServer] = None
+        self._http_timeout = http_timeout
 
-    async def start(self, listener: socket.socket) -> None:
-        """Serve on a listening socket, which then belongs to the server."""
+    async def start(self, listener: socket.socket, http_listener: Optional[socket.socket] = None) -> None:
+        """Serve on a listening socket, and HTTP triggers on another; both then belong to the server."""
+        if http_listener is not None:
+            from .http import TIMEOUT, HttpServer
+
+            self._http = HttpServer(
+                self.router, self.hub, TIMEOUT if self._http_timeout is None else self._http_timeout
+            )
+            await self._http.start(http_listener)
         application = web.Application(middlewares=[self._check_origin])
         application.router.add_get("/", self._serve_control, allow_head=False)
         application.router.add_get("/otel", self._serve_telemetry, allow_head=False)
@@ -136,6 +150,8 @@ class Server:
             self._listening.close()
         for transport in list(self._transports):
             transport.close()
+        if self._http is not None:
+            await self._http.stop()
         # After the connections, so that no reader takes this for the end of its stream.
         self.hub.close()
         loop = asyncio.get_running_loop()

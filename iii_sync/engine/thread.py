@@ -15,6 +15,7 @@ class EngineThread:
     Args:
         host: Where to listen.
         port: Where to listen; 0 takes any free port.
+        http_port: Where to serve HTTP triggers, ``None`` for nowhere.
         timeout: Seconds the start may take.
 
     Raises:
@@ -22,12 +23,20 @@ class EngineThread:
         TimeoutError: It did not come up in time.
     """
 
-    def __init__(self, host: str, port: int, timeout: float) -> None:
+    def __init__(self, host: str, port: int, http_port: Optional[int], timeout: float) -> None:
         from .server import bind
 
         # Bound here and not in the thread: the port is known at once, and so is what is wrong with it.
         self._listener = bind(host, port)
         self.port: int = self._listener.getsockname()[1]
+        try:
+            self._http_listener = None if http_port is None else bind(host, http_port)
+        except BaseException:
+            self._listener.close()
+            raise
+        self.http_port: Optional[int] = None
+        if self._http_listener is not None:
+            self.http_port = self._http_listener.getsockname()[1]
         self._host = host
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._stopping: Optional[asyncio.Event] = None
@@ -58,6 +67,8 @@ class EngineThread:
             self._ready.set_exception(error)
         finally:
             self._listener.close()
+            if self._http_listener is not None:
+                self._http_listener.close()
 
     async def _serve(self) -> None:
         from .server import Server
@@ -65,7 +76,7 @@ class EngineThread:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         server = Server(self._host)
-        await server.start(self._listener)
+        await server.start(self._listener, self._http_listener)
         self._ready.set_result(None)
         try:
             await self._stopping.wait()

@@ -151,7 +151,8 @@ class Triggers:
             self._release(earlier)
         self.all[trigger.id] = trigger
         if kind is None:
-            _logger.warning("trigger %s is parked: nobody provides type %s", trigger.id, trigger.type_id)
+            hint = " (start this engine with an HTTP port for that)" if trigger.type_id == "http" else ""
+            _logger.warning("trigger %s is parked: nobody provides type %s%s", trigger.id, trigger.type_id, hint)
         else:
             self._bind(trigger, kind)
 

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from typing import Optional, Union
+from typing import NamedTuple, Optional, Union
 
 REAL_ENGINE_VARIABLE = "III_ENGINE"
 
@@ -24,6 +24,14 @@ workers:
     config: {{host: 127.0.0.1, port: {http}, default_timeout: 30000}}
   - name: iii-state
     config: {{adapter: {{name: kv, config: {{store_method: in_memory}}}}}}
+  - name: iii-stream
+    config: {{host: 127.0.0.1, port: {stream}, adapter: {{name: kv, config: {{store_method: in_memory}}}}}}
+  - name: iii-cron
+    config: {{adapter: {{name: kv}}}}
+  - name: iii-queue
+    config: {{adapter: {{name: builtin}}}}
+  - name: iii-http-functions
+    config: {{security: {{url_allowlist: [localhost, 127.0.0.1], block_private_ips: false, require_https: false}}}}
   - name: iii-pubsub
     config: {{adapter: {{name: local}}}}
   - name: iii-observability
@@ -50,7 +58,7 @@ class RealEngine:
 
     def __init__(self, program: str) -> None:
         self._program = program
-        self.port, self.http_port = free_ports(2)
+        self.port, self.http_port, self._stream_port = free_ports(3)
         self.url = f"ws://127.0.0.1:{self.port}"
         self._directory = tempfile.mkdtemp(prefix="iii-engine-")
         self._process: Optional[subprocess.Popen[bytes]] = None
@@ -59,7 +67,7 @@ class RealEngine:
         """Start it (again) and wait until it listens."""
         path = os.path.join(self._directory, "config.yaml")
         with open(path, "w") as config:
-            config.write(_CONFIG.format(ws=self.port, http=self.http_port))
+            config.write(_CONFIG.format(ws=self.port, http=self.http_port, stream=self._stream_port))
         environment = dict(
             os.environ, III_TELEMETRY_ENABLED="false", OTEL_ENABLED="false", III_DISABLE_UPDATE_CHECK="1"
         )
@@ -75,7 +83,8 @@ class RealEngine:
         end = time.monotonic() + 30
         while True:
             try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                for port in (self.port, self.http_port):
+                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
                 return
             except OSError:
                 if self._process.poll() is not None or time.monotonic() > end:
@@ -144,20 +153,27 @@ def killable_engine(kind: str) -> Iterator[Union[LocalEngineProcess, RealEngine]
         engine.stop()
 
 
+class EngineAddress(NamedTuple):
+    """Where an engine listens."""
+
+    url: str
+    http_url: str
+
+
 @contextlib.contextmanager
-def running_engine(kind: str) -> Iterator[str]:
-    """Run an engine of the given kind and give its URL."""
+def running_engine(kind: str) -> Iterator[EngineAddress]:
+    """Run an engine of the given kind and tell where it listens."""
     if kind == "local":
         from iii_sync.engine import LocalEngine
 
-        with LocalEngine() as engine:
-            yield engine.url
+        with LocalEngine(http_port=0) as engine:
+            yield EngineAddress(engine.url, engine.http_url)
     else:
         program = real_engine_program()
         assert program is not None
         real = RealEngine(program)
         real.start()
         try:
-            yield real.url
+            yield EngineAddress(real.url, f"http://127.0.0.1:{real.http_port}")
         finally:
             real.stop()
