@@ -1,4 +1,4 @@
-"""Functions the engine itself serves: announcing a worker, channels, logging, health. Pure."""
+"""Functions the engine itself serves: announcing a worker, triggers, channels, health. Pure."""
 
 from __future__ import annotations
 
@@ -17,13 +17,6 @@ from .router import Router, blank
 ENGINE_VERSION = "0.23.0-rc.4+iii-sync"
 """The release of the real engine whose protocol is spoken, marked as not being it."""
 
-_LOG_LEVELS = {
-    "trace": logging.DEBUG,
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "warn": logging.WARNING,
-    "error": logging.ERROR,
-}
 # Control characters, bidirectional overrides, line and paragraph separators: a name is shown to people.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _MAX_LABEL = 280
@@ -75,8 +68,6 @@ def builtins(router: Router, hub: Hub) -> Iterator[Builtin]:
     yield Builtin("engine::baggage::get", "Return one baggage entry (always null here)", _get_baggage)
     yield Builtin("engine::baggage::set", "Accept a baggage entry (it is not kept)", _set_baggage)
     yield Builtin("engine::baggage::get_all", "Return the baggage (always empty here)", lambda *_: {"baggage": {}})
-    for name, level in _LOG_LEVELS.items():
-        yield _log_builtin(name, level)
 
 
 def _register_worker(router: Router, worker: Worker, data: JSON) -> JSON:
@@ -153,21 +144,6 @@ def _label(text: Optional[str]) -> Optional[str]:
     if text is None:
         return None
     return _UNPRINTABLE.sub("", text)[:_MAX_LABEL].strip() or None
-
-
-def _log_builtin(name: str, level: int) -> Builtin:
-    function_id = f"engine::log::{name}"
-
-    def log(worker: Worker, data: JSON) -> JSON:
-        fields = Input(function_id, data)
-        message = fields.text("message")
-        service = fields.optional_text("service_name") or worker.profile.name or worker.id
-        for key in ("trace_id", "span_id"):
-            fields.optional_text(key)
-        _logger.log(level, "%s: %s", service, message, extra={"data": fields.value("data")})
-        return None
-
-    return Builtin(function_id, f"Write a message to the engine's log at level {name}", log)
 
 
 def _get_baggage(_: Worker, data: JSON) -> JSON:

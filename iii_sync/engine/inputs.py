@@ -72,6 +72,13 @@ class Input:
         """Return any value; absent is ``None``."""
         return self._data.get(key)
 
+    def required(self, key: str, alias: str = "") -> JSON:
+        """Return any value, null too, under the key or its alias; it must be there."""
+        for name in (key, alias):
+            if name in self._data:
+                return self._data[name]
+        raise self._error(f"missing field `{key}`")
+
     def _error(self, reason: str) -> BuiltinError:
         return BuiltinError("deserialization_error", f"Failed to deserialize input for {self._function_id}: {reason}")
 

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from .builtins import builtins
+from .cron import Cron
 from .events import provide_events
 from .hub import Hub
 from .listings import function_summaries, listings
+from .logs import provide_logs
+from .pubsub import provide_pubsub
 from .router import Router
+from .state import State
+from .streams import Streams
 
 
 def install(router: Router, hub: Hub) -> None:
     """Give a router all services of the engine. Those that nobody uses cost nothing."""
     router.add_builtins(builtins(router, hub))
     router.add_builtins(listings(router))
+    provide_logs(router)
+    State(router)
+    provide_pubsub(router)
+    Streams(router)
+    Cron(router)
     provide_events(router, lambda: function_summaries(router))
