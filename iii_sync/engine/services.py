@@ -9,6 +9,7 @@ from .hub import Hub
 from .listings import function_summaries, listings
 from .logs import provide_logs
 from .pubsub import provide_pubsub
+from .queues import Queues
 from .router import Router
 from .state import State
 from .streams import Streams
@@ -23,4 +24,5 @@ def install(router: Router, hub: Hub) -> None:
     provide_pubsub(router)
     Streams(router)
     Cron(router)
+    Queues(router)
     provide_events(router, lambda: function_summaries(router))

@@ -406,8 +406,9 @@ class TestEnqueue:
 
     ACTION = {"type": "enqueue", "queue": "q"}
 
-    def test_without_provider(self, client: Client) -> None:
+    def test_without_provider(self, router: Router, client: Client) -> None:
         """The error names the function that is missing."""
+        router.enqueue = None
         code, message = client.call("f", {}, action=self.ACTION)
         assert code == "enqueue_error"
         assert "engine::queue::enqueue" in message

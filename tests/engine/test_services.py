@@ -382,3 +382,87 @@ def test_log_trigger(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     data = calls[0]["data"]
     assert (data["severity_text"], data["severity_number"], data["body"]) == ("ERROR", 17, "m")
     assert (data["attributes"], data["trace_id"]) == ({"data": 1}, "x")
+
+
+class TestQueues:
+    """Delivery until it succeeds."""
+
+    def failing(self, listener: Worker, name: str, deliveries: int) -> list[Any]:
+        """Fail the next deliveries and return their data."""
+        seen = []
+        for _ in range(deliveries):
+            call = listener.invoked(name)
+            listener.answer(call, error={"code": "bad", "message": "no"})
+            seen.append(call["data"])
+        return seen
+
+    def dead(self, caller: Worker, name: str) -> list[Any]:
+        """Wait for a dead message and return all there are."""
+        while True:
+            messages: list[Any] = caller.ask("engine::queue::dlq_messages", {"topic": name})
+            if messages:
+                return messages
+
+    def test_topic(self, caller: Worker, listener: Worker, name: str) -> None:
+        """Retries, then the dead letters, then once more."""
+        listener.trigger("durable:subscriber", name, {"topic": name, "queue_config": {"maxRetries": 2}})
+        assert caller.ask("iii::durable::publish", {"topic": name, "data": {"x": 1}}) is None
+        assert self.failing(listener, name, 3) == [{"x": 1}] * 3
+        (message,) = self.dead(caller, name)
+        assert (message["payload"], message["retries"]) == ({"x": 1}, 3)
+        assert caller.ask("engine::queue::topic_stats", {"topic": name})["dlq_depth"] == 1
+        assert caller.ask("iii::queue::redrive", {"queue": name}) == {"queue": name, "redriven": 1}
+        listener.answer(listener.invoked(name), result=None)
+        while caller.ask("engine::queue::topic_stats", {"topic": name})["dlq_depth"]:
+            pass
+
+    def test_discard(self, caller: Worker, listener: Worker, name: str) -> None:
+        """A dead message may be forgotten."""
+        listener.trigger("durable:subscriber", name, {"topic": name, "queue_config": {"maxRetries": 1}})
+        caller.ask("iii::durable::publish", {"topic": name, "data": 1})
+        self.failing(listener, name, 2)
+        (message,) = self.dead(caller, name)
+        key = {"queue": name, "message_id": message["id"]}
+        assert caller.ask("iii::queue::discard_message", key) == {**key, "redriven": 1}
+        assert caller.ask("engine::queue::dlq_messages", {"topic": name}) == []
+        assert caller.ask("iii::queue::discard_message", key) == {**key, "redriven": 0}
+
+    def test_blank_names(self, caller: Worker) -> None:
+        """They are errors."""
+        assert caller.ask("iii::durable::publish", {"topic": "", "data": 1})["code"] == "topic_not_set"
+        assert caller.ask("iii::queue::redrive", {"queue": ""})["code"] == "queue_not_set"
+        assert caller.ask("engine::queue::topic_stats", {"topic": ""})["code"] == "topic_required"
+
+    def test_enqueue(self, client: Client, other: Client, clock: Clock) -> None:
+        """The caller gets a receipt; the function is called until it succeeds."""
+        other.register("f")
+        receipt = client.call("f", {"a": 1}, action={"type": "enqueue", "queue": "q"})["messageReceiptId"]
+        assert uuid.UUID(receipt)
+        for pause in (1, 2):
+            (call,) = other.peer.take()
+            assert call["data"] == {"a": 1}
+            other.answer(call, error={"code": "bad", "message": "no"})
+            clock.advance(pause)
+        (call,) = other.peer.take()
+        other.answer(call, error={"code": "bad", "message": "no"})
+        clock.advance(60)
+        assert other.peer.take() == []
+        (dead,) = client.call("engine::queue::dlq_messages", {"topic": "q"})
+        assert (dead["id"], dead["error"]) == (receipt, "bad: no")
+        assert client.call("iii::queue::redrive", {"queue": "q"})["redriven"] == 1
+        other.answer(other.peer.take()[0], result=None)
+        assert client.call("engine::queue::dlq_messages", {"topic": "q"}) == []
+
+    def test_fifo(self, client: Client, other: Client) -> None:
+        """One at a time, in order."""
+        other.register("f")
+        config = {"topic": "q", "queue_config": {"type": "fifo"}}
+        other.send(type="registertrigger", id="t", trigger_type="durable:subscriber", function_id="f", config=config)
+        for number in range(3):
+            client.call("iii::durable::publish", {"topic": "q", "data": number})
+        frames = other.peer.take()
+        for number in range(3):
+            (call,) = frames
+            assert call["data"] == number
+            frames = other.send(type="invocationresult", function_id="f", invocation_id=call["invocation_id"])
+        assert frames == []
