@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, Optional
 
 import iii_sync
-from iii_sync.engine.process import EngineProcess
+from iii_sync.engine import LocalEngine
 from iii_sync.session import Link, Session
 from iii_sync.wire import messages
 
@@ -98,16 +98,13 @@ def main(arguments: Optional[list[str]] = None) -> int:
 def engine(kind: str) -> Iterator[str]:
     """Run an engine in a process of its own."""
     if kind == "local":
-        process = EngineProcess("127.0.0.1", 0, WAIT)
-        try:
-            yield f"ws://127.0.0.1:{process.port}"
-        finally:
-            process.stop(WAIT)
+        with LocalEngine(in_process=False) as local:
+            yield local.url
     elif real_engine_program() is None:
         raise SystemExit(f"no real engine: there is no `iii` on the PATH, and {REAL_ENGINE_VARIABLE} is not set")
     else:
-        with running_engine(kind) as url:
-            yield url
+        with running_engine(kind) as real:
+            yield real.url
 
 
 def measure(url: str, kind: str, calls: int, in_flight: int, timeout: float) -> Outcome:

@@ -148,7 +148,7 @@ def main() -> None:
     server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
     authority.issue_cert("localhost").configure_cert(server)
     authority.configure_trust(client)
-    with running_engine(arguments.engine) as url, tls_relay(url, server) as relay:
+    with running_engine(arguments.engine) as engine, tls_relay(engine.url, server) as relay:
         print(hammer(f"wss://localhost:{relay.port}", client, arguments.seconds, arguments.seed))
         print(f"{len(relay.connections)} connections, {len(relay.failures)} ended with an error at the relay")
 
