@@ -1,0 +1,1 @@
+"""The measured clients: a module each, with ``run(task, line)``."""
