@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 
 from iii_sync.net.connect import Address, Route, connect
@@ -16,7 +17,10 @@ def run(task: Task, line: Line) -> None:
     sock = connect(address, task.url, Route({}, None, ""), 10)
     sock.setblocking(True)
     confirming = messages.invoke_function("engine::baggage::get", {"key": "bench"}, invocation_id=str(uuid.uuid4()))
-    for message in (messages.register_function(task.function), confirming):
+    who = {"runtime": "python", "name": task.function, "pid": os.getpid()}
+    # Announced like every worker: the local engine does not find the functions of one that is not.
+    announcing = messages.invoke_function("engine::workers::register", who, invocation_id=str(uuid.uuid4()))
+    for message in (announcing, messages.register_function(task.function), confirming):
         sock.sendall(frames.encode_frame(frames.TEXT, messages.encode(message)))
     parser, texts = frames.FrameParser(), frames.TextAssembler(1024 * 1024)
     window = bytearray(256 * 1024)

@@ -4,7 +4,8 @@ use std::io::{BufRead, Read, Write};
 use std::sync::Arc;
 
 use iii_sdk::channel::{ChannelReader, ChannelWriter, StreamChannelRef};
-use iii_sdk::{register_worker, InitOptions, TriggerRequest};
+use iii_sdk::protocol::TriggerRequest;
+use iii_sdk::{register_worker, InitOptions};
 use serde_json::{json, Value};
 
 const CALLS_TO_WARM_UP: usize = 30;
