@@ -9,11 +9,12 @@ import platform
 import sys
 import time
 from pathlib import Path
+from typing import Optional
 
 from . import plot, report, running
 from .measuring import Settings
 from .peers import Peers, available_engines
-from .rows import GOALS, ROWS
+from .rows import GOALS, ROWS, Row
 
 
 def main() -> int:
@@ -23,7 +24,7 @@ def main() -> int:
         for row in ROWS:
             print(f"{row.name:<18} {row.title}: {', '.join(each.label for each in row.contestants)}")
         return 0
-    rows = [row for row in ROWS if not options.only or any(row.name.startswith(name) for name in options.only)]
+    rows = _chosen(options.only)
     if not rows:
         print("no such row; --list names them", file=sys.stderr)
         return 2
@@ -58,10 +59,20 @@ def main() -> int:
     return 1 if any(each.failures for each in measured.values()) else 0
 
 
+def _chosen(names: Optional[list[str]]) -> list[Row]:
+    """Return the rows with these names; a name that no row has means all rows that begin so."""
+    exact = {row.name for row in ROWS}
+    return [
+        row
+        for row in ROWS
+        if names is None or any(row.name == name or (name not in exact and row.name.startswith(name)) for name in names)
+    ]
+
+
 def _options() -> argparse.Namespace:
     engines = list(available_engines())
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description="Compare iii_sync with its peers.")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="rows whose names begin so")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="rows of that name, else whose names begin so")
     parser.add_argument("--list", action="store_true", help="name the rows and end")
     parser.add_argument("--engine", choices=engines, default=engines[0], help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
