@@ -29,7 +29,7 @@
        ├─ ChannelTruncatedError                 the stream was cut
        ├─ ChannelNotFoundError                  the engine does not know this channel
        ├─ ChannelUsedError                      this end was connected before
-       └─ ChannelNeverWrittenError              the stream ended before any message
+       └─ ChannelNeverWrittenError              the stream ended before it had begun
 
 All of them can be pickled. Closed files raise ``ValueError`` and unsupported file operations raise
 :class:`io.UnsupportedOperation`, as they do throughout :mod:`io`.
@@ -300,7 +300,7 @@ class ChannelUsedError(ChannelError):
 
 
 class ChannelNeverWrittenError(ChannelError):
-    """The stream ended before any message."""
+    """The stream ended before any message, or within its opening mark: as it does when its writer never came far."""
 
 
 def brief(value: Any, limit: int = 200) -> str:

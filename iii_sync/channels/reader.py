@@ -51,7 +51,8 @@ class ChannelReader(End):
     Attributes:
         complete: ``True`` when the stream ended and its writer vouched for all of it; ``False`` when it was
             cut; ``None`` before the end, and for writers that do not mark their streams.
-        allow_empty: Whether a stream that ends before any message is an empty file, instead of a
+        allow_empty: Whether a stream that ends before any message, or after nothing but empty ones without being
+            marked as complete, is an empty file, instead of a
             :class:`~iii_sync.errors.ChannelNeverWrittenError`.
     """
 
@@ -122,7 +123,7 @@ class ChannelReader(End):
             ReadTimeout: Silence; what has arrived stays for the next call.
             ChannelTruncatedError: The stream was cut. ``read(n)`` raises it after every byte that did arrive was
                 returned; a read to the end at once, and the bytes that did arrive are there for ``read1``.
-            ChannelNeverWrittenError: It ended before any message.
+            ChannelNeverWrittenError: It ended before any message, or within its opening mark.
             ConcurrencyError: Another thread is reading.
             ValueError: Closed.
         """
@@ -479,6 +480,11 @@ class ChannelReader(End):
             self._end_error = ChannelTruncatedError(
                 f"{name}: the stream ended with the error status {inbox.close.code} {inbox.close.reason!r} "
                 f"after {self._position + self._at_hand:,} bytes"
+            )
+        elif stream.torn and not self.allow_empty:
+            self._end_error = ChannelNeverWrittenError(
+                f"{name} ended after nothing but empty messages: a marked stream that was cut in its opening looks "
+                "so, and one of nothing from a writer without marks; allow_empty=True takes it for an empty stream"
             )
         elif not stream.messages and not self.allow_empty:
             self._end_error = ChannelNeverWrittenError(

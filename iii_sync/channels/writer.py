@@ -340,7 +340,8 @@ class ChannelWriter(End):
             try:
                 self._raise_failure()
                 connection.drain(deadline, stalled=self._stalled)
-                if not self._outgoing.opened:
+                # An empty stream is marked in any case: there is no consumer whom the marks could stop too early.
+                if not self._outgoing.opened or (not self._marks and not self._sent):
                     tail.append(opening_mark())
                 if self._marks or not self._sent:
                     tail.append(frames.encode_frame(frames.BINARY))

@@ -37,6 +37,11 @@ class StreamEnd:
         # Six and no data: the opening mark and the end mark of an empty stream.
         return self._leading == OPENING or (self._counting and self._leading == OPENING + 1)
 
+    @property
+    def torn(self) -> bool:
+        """Whether there is nothing yet but a part of the opening mark; a foreign writer of nothing looks the same."""
+        return self._counting and 0 < self._leading < OPENING
+
     def piece(self, opcode: int, size: int, end: bool) -> None:
         """Take note of a piece of a data message with ``size`` bytes."""
         self._open = True

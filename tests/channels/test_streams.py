@@ -28,6 +28,9 @@ from iii_sync import (
     is_channel_ref,
     register_worker,
 )
+from iii_sync.net.waiting import Deadline
+from iii_sync.wire import frames
+from iii_sync.wire.marks import OPENING
 
 from ..support.threads import in_thread
 
@@ -290,13 +293,38 @@ def test_ends_that_were_never_used_vanish_silently(worker: Worker) -> None:
 
 
 def test_a_stream_without_marks_arrives_but_vouches_for_nothing(worker: Worker) -> None:
-    """marks=False: complete is None, for data and for an empty stream."""
-    for data in (b"data", b""):
+    """marks=False: complete is None. Nothing but an empty stream is marked all the same: a cut one must not look so."""
+    for data, complete in ((b"data", None), (b"", True)):
         channel = worker.create_channel(marks=False)
         with channel.writer as f:
             f.write(data)
         assert channel.reader.read() == data
-        assert channel.reader.complete is None
+        assert channel.reader.complete is complete
+
+
+@pytest.mark.parametrize("count", range(1, OPENING))
+def test_a_part_of_the_opening_mark_is_no_empty_stream(worker: Worker, count: int) -> None:
+    """A stream that was cut in it, or that a foreign writer wrote nothing to: an error, unless it is expected."""
+    for allowed in (False, True):
+        channel = worker.create_channel(marks=False)
+        channel.reader.allow_empty = allowed
+        channel.writer.send_message("x")  # connects
+        connection = channel.writer._connection
+        assert connection is not None
+        deadline = Deadline(WAIT)
+        connection.take_turn(deadline)
+        connection.send(frames.encode_frame(frames.BINARY) * count + frames.close_frame(1000), deadline)
+        connection.give_turn_back()
+        channel.reader.timeout = WAIT
+        if allowed:
+            assert channel.reader.read() == b""
+            assert channel.reader.complete is None
+        else:
+            with pytest.raises(errors.ChannelNeverWrittenError, match="empty messages"):
+                channel.reader.read()
+            assert channel.reader.complete is False
+        channel.writer.abort()
+        channel.reader.close()
 
 
 def test_the_option_switches_marks_off(engine_url: str) -> None:

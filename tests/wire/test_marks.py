@@ -24,12 +24,17 @@ _PIECES = {
 }
 
 
-def verdict(stream: str) -> Optional[bool]:
-    """What ``complete`` says of a stream given in letters."""
+def follow(stream: str) -> StreamEnd:
+    """A stream given in letters, followed to its end."""
     follower = StreamEnd()
     for letter in stream.replace(" ", ""):
         follower.piece(*_PIECES[letter])
-    return follower.complete()
+    return follower
+
+
+def verdict(stream: str) -> Optional[bool]:
+    """What ``complete`` says of a stream given in letters."""
+    return follow(stream).complete()
 
 
 @pytest.mark.parametrize(
@@ -269,3 +274,16 @@ def test_any_stream_gets_a_verdict(letters: str) -> None:
         assert result is None
     if result is True:
         assert letters.endswith("e")
+
+
+@pytest.mark.parametrize("stream", ["e", "ee", "eee", "eeee", "t e", "t n eeee"])
+def test_torn(stream: str) -> None:
+    """Nothing but a part of the opening mark, so far."""
+    assert follow(stream).torn
+    assert verdict(stream) is None
+
+
+@pytest.mark.parametrize("stream", ["", "t", "n", "eeeee", "eeeee e", "e d", "eeee t", "eee D", "d", "eeeee d"])
+def test_not_torn(stream: str) -> None:
+    """No part of it, all of it, or something behind it."""
+    assert not follow(stream).torn
