@@ -12,7 +12,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from typing import NamedTuple, Optional, Union
+from pathlib import Path
+from typing import NamedTuple, Optional
 
 REAL_ENGINE_VARIABLE = "III_ENGINE"
 
@@ -53,27 +54,28 @@ def free_ports(count: int) -> list[int]:
         return [sock.getsockname()[1] for sock in sockets]
 
 
-class RealEngine:
-    """The real engine as a child process, on loopback, in a directory of its own."""
+class EngineProgram:
+    """An engine as a child process, on loopback, in a directory of its own; it can be killed and started again."""
 
-    def __init__(self, program: str) -> None:
-        self._program = program
+    def __init__(self) -> None:
         self.port, self.http_port, self._stream_port = free_ports(3)
         self.url = f"ws://127.0.0.1:{self.port}"
         self._directory = tempfile.mkdtemp(prefix="iii-engine-")
         self._process: Optional[subprocess.Popen[bytes]] = None
 
+    def _command(self) -> list[str]:
+        """The program and its arguments."""
+        raise NotImplementedError
+
     def start(self) -> None:
         """Start it (again) and wait until it listens."""
-        path = os.path.join(self._directory, "config.yaml")
-        with open(path, "w") as config:
-            config.write(_CONFIG.format(ws=self.port, http=self.http_port, stream=self._stream_port))
         environment = dict(
             os.environ, III_TELEMETRY_ENABLED="false", OTEL_ENABLED="false", III_DISABLE_UPDATE_CHECK="1"
         )
+        environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
         with open(os.path.join(self._directory, "log"), "ab") as log:
             self._process = subprocess.Popen(
-                [self._program, "-c", path, "--no-update-check"],
+                self._command(),
                 cwd=self._directory,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -89,7 +91,7 @@ class RealEngine:
             except OSError:
                 if self._process.poll() is not None or time.monotonic() > end:
                     with open(os.path.join(self._directory, "log"), "rb") as log:
-                        raise RuntimeError(f"the real engine did not start: {log.read()[-2000:]!r}") from None
+                        raise RuntimeError(f"the engine did not start: {log.read()[-2000:]!r}") from None
                 time.sleep(0.05)
 
     def kill(self) -> None:
@@ -105,47 +107,41 @@ class RealEngine:
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
-class LocalEngineProcess:
-    """The local engine as a child process that can be killed and started again; like :class:`RealEngine`."""
+class RealEngine(EngineProgram):
+    """The real engine."""
 
-    def __init__(self) -> None:
-        (self.port,) = free_ports(1)
-        self.url = f"ws://127.0.0.1:{self.port}"
-        self._process: Optional[subprocess.Popen[bytes]] = None
+    def __init__(self, program: str) -> None:
+        super().__init__()
+        self._program = program
 
-    def start(self) -> None:
-        """Start it (again) and wait until it listens."""
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "iii_sync", "engine", "--port", str(self.port)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-        )
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert b"listening" in line, line
+    def _command(self) -> list[str]:
+        path = os.path.join(self._directory, "config.yaml")
+        with open(path, "w") as config:
+            config.write(_CONFIG.format(ws=self.port, http=self.http_port, stream=self._stream_port))
+        return [self._program, "-c", path, "--no-update-check"]
 
-    def kill(self) -> None:
-        """End it without a goodbye."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(10)
-            assert self._process.stdout is not None
-            self._process.stdout.close()
-            self._process = None
 
-    stop = kill
+class LocalEngineProgram(EngineProgram):
+    """The local engine, as the command runs it."""
+
+    def _command(self) -> list[str]:
+        ports = ["--port", str(self.port), "--http-port", str(self.http_port)]
+        return [sys.executable, "-m", "iii_sync", "engine", *ports]
+
+
+def engine_program(kind: str) -> EngineProgram:
+    """An engine of the given kind, not started yet; stop() removes what it leaves."""
+    if kind == "local":
+        return LocalEngineProgram()
+    program = real_engine_program()
+    assert program is not None, f"the real engine is not installed; {REAL_ENGINE_VARIABLE} names its program"
+    return RealEngine(program)
 
 
 @contextlib.contextmanager
-def killable_engine(kind: str) -> Iterator[Union[LocalEngineProcess, RealEngine]]:
+def killable_engine(kind: str) -> Iterator[EngineProgram]:
     """Run an engine of the given kind that a test may kill and start again."""
-    engine: Union[LocalEngineProcess, RealEngine]
-    if kind == "local":
-        engine = LocalEngineProcess()
-    else:
-        program = real_engine_program()
-        assert program is not None
-        engine = RealEngine(program)
+    engine = engine_program(kind)
     try:
         engine.start()
         yield engine
@@ -169,11 +165,5 @@ def running_engine(kind: str) -> Iterator[EngineAddress]:
         with LocalEngine(http_port=0) as engine:
             yield EngineAddress(engine.url, engine.http_url)
     else:
-        program = real_engine_program()
-        assert program is not None
-        real = RealEngine(program)
-        real.start()
-        try:
+        with killable_engine(kind) as real:
             yield EngineAddress(real.url, f"http://127.0.0.1:{real.http_port}")
-        finally:
-            real.stop()
