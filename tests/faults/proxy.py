@@ -44,9 +44,9 @@ class Place:
 
     Attributes:
         kind: ``request`` or ``answer``: byte ``offset`` of the head of the handshake. ``data``: byte ``offset`` behind
-            it. ``header``: inside the header of the first frame that begins at ``offset`` or behind. ``end-mark``: before
-            the empty binary message that ends a marked stream. ``close``: before the Close. ``in-close``: one byte
-            into it. ``after-close``: when the Close was delivered.
+            it. ``header``: inside the header of the first frame that begins at ``offset`` or behind.
+            ``end-mark``: before the empty binary message that ends a marked stream. ``close``: before the Close.
+            ``in-close``: one byte into it. ``after-close``: when the Close was delivered.
         offset: Bytes.
     """
 

@@ -150,13 +150,14 @@ class Soak:
 
     # --- leaks -----------------------------------------------------------------------------------------
 
-    def look_for_leaks(self, *, threads: bool = False) -> None:
+    def look_for_leaks(self, *, threads: bool = False, patience: float = 30.0) -> None:
         """Compare what both processes of all stations hold with what they held at the first look.
 
         Args:
             threads: Whether to wait for idle threads of pools to retire, and count those that do not.
+            patience: Seconds that something may take to go away.
         """
-        end = time.monotonic() + 30
+        end = time.monotonic() + patience
         while True:
             states = [self._state(station) for station in self.stations]
             if self._baseline is None:

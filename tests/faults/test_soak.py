@@ -240,6 +240,22 @@ def test_the_judge_finds_what_must_not_be() -> None:
     assert "builtins.KeyError" in judged(what, Verdict(False, "builtins.KeyError", 500, half))
 
 
+def test_the_harness_sees_leaks(capsys: pytest.CaptureFixture[str]) -> None:
+    """An end that stays open in the driving process."""
+    with Soak("local", 0, jobs=1, lanes=0) as soak:
+        soak.look_for_leaks()
+        soak.look_for_leaks(patience=WAIT)
+        assert not soak.failures
+        soak.run([plan("none", ("data", 0))])
+        channel = soak.stations[0]._create_channel()
+        channel.writer.write(b"x")
+        soak.look_for_leaks(patience=0.5)
+        channel.writer.abort()
+    assert any("ends" in failure for failure in soak.failures), soak.failures
+    assert any("descriptors" in failure for failure in soak.failures), soak.failures
+    assert "LEAK" in capsys.readouterr().out
+
+
 def test_without_marks_the_harness_sees_truncation(engine_url: str, engine_kind: str) -> None:
     """The real engine ends a cut stream like a whole one: only the marks, and the harness, can tell."""
     port = urlsplit(engine_url).port
