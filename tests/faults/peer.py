@@ -126,7 +126,7 @@ class Peer:
                 if self.ended:
                     return None
                 now = time.monotonic()
-                if number not in self._begun and now > grace and not called():
+                if number not in self._begun and now > (deadline if called() else grace):
                     return None
                 if now > deadline:
                     raise TimeoutError("the peer has begun and not ended it")

@@ -90,11 +90,13 @@ class Station:
             ours.failed(exc)
             outcome.call = outcome.call or error_name(exc)
         sure = plan.benign or not outcome.fired or outcome.call == "ok"
-        theirs = self.peer.verdict(plan.number, deadline, lambda: sure)
+        try:
+            theirs = self.peer.verdict(plan.number, deadline, lambda: sure)
+        finally:
+            channel: Optional[Channel] = self._local.channel
+            if channel is not None:
+                self.proxy.forget(channel.channel_id)
         outcome.writer, outcome.reader = (ours, theirs) if plan.we_write else (theirs, ours)
-        channel: Optional[Channel] = self._local.channel
-        if channel is not None:
-            self.proxy.forget(channel.channel_id)
         outcome.seconds = time.monotonic() - started
         outcome.failures = failures_of(outcome)
         if plan.shared and not plan.benign:
