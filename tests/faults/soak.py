@@ -82,19 +82,20 @@ class Soak:
         for station in self.stations:
             self.failures += station.failures
 
-    def run(self, plans: Iterable[Plan], seconds: Optional[float] = None) -> None:
+    def run(self, plans: Iterable[Plan], seconds: Optional[float] = None, jobs: Optional[int] = None) -> None:
         """Run transfers; blocks until all of them have ended, each within its own limit.
 
         Args:
             plans: The transfers.
             seconds: After which no further one is begun.
+            jobs: In the place of the soak's own number.
         """
         self._until = None if seconds is None else time.monotonic() + seconds
         single: queue.SimpleQueue[Plan] = queue.SimpleQueue()
         shared: queue.SimpleQueue[Plan] = queue.SimpleQueue()
         for plan in plans:
-            (shared if plan.shared and self._lanes else single).put(plan)
-        threads = [self._start(self.stations[0], single) for _ in range(self._jobs)]
+            (shared if plan.shared and self._lanes and jobs is None else single).put(plan)
+        threads = [self._start(self.stations[0], single) for _ in range(jobs or self._jobs)]
         threads += [self._start(station, shared) for station in self.stations[1:]]
         while any(thread.is_alive() for thread in threads):
             for thread in threads:
@@ -266,7 +267,8 @@ def main(arguments: Optional[list[str]] = None) -> int:
             soak.run(Plan.draw(seed, number) for number in numbers[start : start + ROUND])
             print(f"{len(soak.outcomes)} after {time.monotonic() - started:.0f} s", flush=True)
         if options.long_stop:
-            soak.run(long_stops(seed, options.long_stop))
+            # One after the other: two such silences in a row would be too long for anybody.
+            soak.run(long_stops(seed, options.long_stop), jobs=1)
         if options.only is None:
             soak.look_for_leaks(threads=True)
         elif soak.outcomes:
