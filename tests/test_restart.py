@@ -14,23 +14,21 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, Callable, Union
+from typing import Any, Callable
 
 import pytest
 
 from iii_sync import FunctionRef, ReconnectionConfig, Worker, errors, register_worker
 
-from .support.engines import LocalEngineProcess, RealEngine, killable_engine
+from .support.engines import EngineProgram, killable_engine
 from .support.process import Script
 from .support.threads import in_thread
 
 WAIT = 60.0
 
-Engine = Union[LocalEngineProcess, RealEngine]
-
 
 @pytest.fixture
-def engine(engine_kind: str) -> Iterator[Engine]:
+def engine(engine_kind: str) -> Iterator[EngineProgram]:
     """An engine of the test's own."""
     with killable_engine(engine_kind) as engine:
         yield engine
@@ -44,7 +42,7 @@ def wait_until(condition: Callable[[], Any], what: str) -> None:
         time.sleep(0.005)
 
 
-def reachable_after(engine: Engine, down: float) -> float:
+def reachable_after(engine: EngineProgram, down: float) -> float:
     """Kill the engine under a worker; return the seconds from its listening again to the first answer."""
     with register_worker(engine.url) as worker:
         worker.register_function("f", lambda data: data)
@@ -64,12 +62,12 @@ def reachable_after(engine: Engine, down: float) -> float:
 
 
 @pytest.mark.parametrize("down", [1, 5, pytest.param(60, marks=[pytest.mark.slow, pytest.mark.timeout(200)])])
-def test_functions_are_back_soon_after_the_engine(engine: Engine, down: float) -> None:
+def test_functions_are_back_soon_after_the_engine(engine: EngineProgram, down: float) -> None:
     """Two seconds, and one for a busy machine."""
     assert reachable_after(engine, down) < 3
 
 
-def test_an_engine_is_killed_and_started_again(engine: Engine) -> None:
+def test_an_engine_is_killed_and_started_again(engine: EngineProgram) -> None:
     """Calls fail as unknown, calls made meanwhile go out later; details of functions and the name are there again."""
     heard: list[str] = []
     entered, release = threading.Event(), threading.Event()
@@ -104,7 +102,7 @@ def test_an_engine_is_killed_and_started_again(engine: Engine) -> None:
         assert listed["description"] == "says it again" and listed["metadata"] == {"a": [1]}
 
 
-def test_a_dropped_connection_takes_its_name_and_functions_along(engine: Engine) -> None:
+def test_a_dropped_connection_takes_its_name_and_functions_along(engine: EngineProgram) -> None:
     """The engine may hold the lost connection for alive: the reattach evicts it, so nothing is taken."""
     quick = ReconnectionConfig(initial_delay=0.01, max_delay=0.05)
     with (
@@ -120,7 +118,7 @@ def test_a_dropped_connection_takes_its_name_and_functions_along(engine: Engine)
         assert [found["name"] for found in listed].count("me") == 1
 
 
-def test_a_name_is_free_again_right_after_shutdown(engine: Engine) -> None:
+def test_a_name_is_free_again_right_after_shutdown(engine: EngineProgram) -> None:
     """A cell of a notebook that is run again, a service that restarts."""
     for _ in range(50):
         with register_worker(engine.url, worker_name="again") as worker:
@@ -190,7 +188,7 @@ def test_an_opened_function_outlives_its_callers_connection(worker: Worker, peer
     assert done.wait(WAIT) and sizes == [100 * len(PIECE)]
 
 
-def test_drops_at_any_moment(engine: Engine) -> None:
+def test_drops_at_any_moment(engine: EngineProgram) -> None:
     """In a replay, too, while others call, register and take back: nobody hangs, and the engine knows what we know."""
     seed = random.randrange(2**32)
     chance = random.Random(seed)
@@ -241,7 +239,7 @@ def test_drops_at_any_moment(engine: Engine) -> None:
     assert len(heard) > 3 and heard[:-1] == ["reconnecting", "connected"] * (len(heard) // 2), (seed, heard)
 
 
-def test_what_a_program_without_logging_sees(engine: Engine) -> None:
+def test_what_a_program_without_logging_sees(engine: EngineProgram) -> None:
     """One line for the loss, none for the end."""
     script = Script(
         """

@@ -88,7 +88,7 @@ def connect(address: Address, url: str, route: Route, timeout: Optional[float]) 
             return connected
         except Exception as exc:
             error = _as_our_error(exc, address, timeout)
-            cause = exc if isinstance(exc, OSError) else None
+            cause = exc if isinstance(exc, OSError) and not isinstance(exc, IIISyncError) else None
         # Not in the handler: what the handshake's parser raises quotes the peer, and a peer may quote what it was
         # sent, tokens and keys included. So it is not even the context.
         raise error from cause

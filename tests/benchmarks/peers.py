@@ -107,7 +107,7 @@ class Peers:
     def engine_url(self) -> str:
         """The engine's address; starts it when first asked for."""
         if not self._engine_url:
-            self._engine_url = self._stack.enter_context(running_engine(self.engine_kind))
+            self._engine_url = self._stack.enter_context(running_engine(self.engine_kind)).url
         return self._engine_url
 
     @property

@@ -200,7 +200,7 @@ class TestTheSocket:
         with pytest.raises(KeyboardInterrupt):
             joining.add(b"half")
         monkeypatch.undo()
-        with pytest.raises(errors.ChannelAbortedError):
+        with pytest.raises(errors.EngineConnectionError):
             joining.add(b"more")
         assert joining.peer.recv_frame() == (2, b"half")
         with pytest.raises(EOFError):

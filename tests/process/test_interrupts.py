@@ -15,8 +15,9 @@ from ..support.process import run
 #: thread. After each one a call must be answered; streams that are read on must be exact; streams that were
 #: written must have arrived whole, or be seen cut.
 PROGRAM = """
-import faulthandler, hashlib, os, random, signal, sys, threading, time, warnings
+import faulthandler, hashlib, logging, os, random, signal, sys, threading, time, warnings
 from iii_sync import errors, register_worker
+logging.getLogger('iii_sync').setLevel(logging.ERROR)  # connections that were cut are made again, with a warning
 warnings.simplefilter('ignore', ResourceWarning)  # an end that was interrupted before anybody held it
 sys.unraisablehook = lambda *a: None  # Ctrl-C in a finalizer
 url, count, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
