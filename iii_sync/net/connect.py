@@ -210,7 +210,7 @@ class _Wire(DeadlineSocket):
         while not line.endswith(b"\n"):
             byte = super().recv(1)
             if not byte:
-                raise _NotAWebSocket("it closed the connection")
+                raise websocket.WebSocketConnectionClosedException("it closed the connection")
             line += byte
             if len(self._start) < 2:
                 self._start += byte

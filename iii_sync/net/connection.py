@@ -227,7 +227,9 @@ class Connection:
         self.drain(deadline, stalled=stalled)
         self._rest = view = memoryview(data)
         try:
-            self.drain(deadline, stalled=stalled)
+            # Nothing behind it: that may fail where this has left.
+            while not self.push(deadline, rest_only=True):
+                stalled = self.wait_writable(deadline, stalled)
         except BaseException as exc:
             # OpenSSL keeps what it could not send: from then on the record must be finished.
             if self._rest is view and self._tls_lock is None and self._error is None:
@@ -241,11 +243,12 @@ class Connection:
         while not self.push(deadline):
             stalled = self.wait_writable(deadline, stalled)
 
-    def push(self, deadline: Optional[Deadline] = None) -> bool:
+    def push(self, deadline: Optional[Deadline] = None, *, rest_only: bool = False) -> bool:
         """Send what waits as far as the socket takes it now; needs the turn and does not block.
 
         Args:
             deadline: Told of every progress.
+            rest_only: Leave alone what would follow the rest.
 
         Returns:
             Whether nothing waits any more.
@@ -255,7 +258,7 @@ class Connection:
         """
         self._check()
         try:
-            return self._push(deadline)
+            return self._push(deadline, rest_only)
         except Exception:
             raise  # it broke, and _try_send has noted it
         except BaseException as exc:
@@ -368,10 +371,12 @@ class Connection:
         if self._rest is not None or self._source is not None:
             self._poison(exc)
 
-    def _push(self, deadline: Optional[Deadline] = None) -> bool:
+    def _push(self, deadline: Optional[Deadline] = None, rest_only: bool = False) -> bool:
         while True:
             rest = self._rest
             if rest is None:
+                if rest_only:
+                    return True
                 if self._outbox:
                     # Taken out last: an interruption may at worst repeat a frame, and not lose one.
                     self._rest = memoryview(self._outbox[0])

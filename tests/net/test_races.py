@@ -190,6 +190,25 @@ def test_ctrl_c_while_the_outbox_is_flushed_gives_the_turn_back(loop: Loop, monk
     pair.peer.sock.close()
 
 
+def test_what_follows_a_message_cannot_fail_it(loop: Loop) -> None:
+    """A frame of the reader thread's comes to wait behind a message, and the peer goes away: the message had left."""
+    pair = Pair(loop)
+    connection = pair.connection
+    connection.take_turn(Deadline(WAIT))
+    original = connection._try_send
+
+    def try_send(view: memoryview) -> int:
+        count = original(view)
+        connection._outbox.append(frames.encode_frame(frames.PONG, b"late"))
+        pair.peer.sock.close()
+        return count
+
+    connection._try_send = try_send  # type: ignore[method-assign]
+    connection.send(frames.encode_frame(frames.TEXT, b"message"), Deadline(WAIT))
+    connection.give_turn_back()
+    wait_until(lambda: connection.error, "the end")
+
+
 def test_last_words_are_decided_with_the_turn(loop: Loop) -> None:
     """They are asked for when no sender can change what they should be, and not at all while one is sending."""
     pair = Pair(loop)

@@ -341,7 +341,7 @@ def test_a_sender_whom_renegotiation_lets_wait_keeps_its_deadline(local_engine_u
             def write() -> float:
                 channel.writer.timeout = 1.0
                 with pytest.raises(errors.WriteTimeout):
-                    channel.writer.write(b"x" * 1000)
+                    channel.writer.write(b"x" * 3_000_000)
                 return time.thread_time()
 
             started = time.monotonic()
