@@ -102,7 +102,11 @@ class HttpServer:
             return web.Response(status=405, headers={**_CORS, "allow": ",".join(sorted(match.routes))})
         exchange = _Exchange(self._router, self._hub, request, route.trigger, self._timeout)
         try:
-            return await exchange.run(match)
+            response = await exchange.run(match)
+            # Not left to the caller: what is still uploaded may be read for long.
+            await response.prepare(request)
+            await response.write_eof()
+            return response
         finally:
             await exchange.close()
 
@@ -308,8 +312,6 @@ class _Exchange:
             transport = self._request.transport
             if transport is not None:
                 transport.abort()
-        else:
-            await response.write_eof()
         return response
 
 

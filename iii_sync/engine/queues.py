@@ -49,6 +49,7 @@ class _Queue:
         self.waiting: deque[_Message] = deque()
         self.active = 0
         self.dead: list[_Message] = []
+        self._going = False
 
     def push(self, message: _Message) -> None:
         """Deliver a message as soon as there is room."""
@@ -56,8 +57,15 @@ class _Queue:
         self._go_on()
 
     def _go_on(self) -> None:
-        while self.waiting and self.active < self.concurrency:
-            self._deliver(self.waiting.popleft())
+        # A delivery that fails at once comes back here: a loop, not a recursion as deep as the queue.
+        if self._going:
+            return
+        self._going = True
+        try:
+            while self.waiting and self.active < self.concurrency:
+                self._deliver(self.waiting.popleft())
+        finally:
+            self._going = False
 
     def redrive(self, message: _Message) -> None:
         """Deliver a dead message again."""

@@ -48,6 +48,8 @@ class Function:
     owner: Worker
     namespace: str
     registration: RegisterFunction
+    remote: Optional[Callable[[JSON, Finish], None]] = None
+    """Calls a function that is not the worker's own code but somewhere on the web."""
 
     @property
     def id(self) -> str:

@@ -29,7 +29,7 @@ class Head:
         """Add a header, unless it cannot be sent."""
         if isinstance(value, str) and _NAME.fullmatch(name) and not _NOT_IN_VALUE.search(value):
             lower = name.lower()
-            if lower not in _CONNECTION and (lower != "content-length" or value.isdecimal()):
+            if lower not in _CONNECTION and (lower != "content-length" or (value.isascii() and value.isdecimal())):
                 self.headers.append((name, value))
 
     def get(self, name: str) -> Optional[str]:

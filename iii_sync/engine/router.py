@@ -74,7 +74,7 @@ _REGISTRATIONS = (
     UnregisterTrigger,
 )
 
-Remote = Callable[[Function, JSON, str, Finish], None]
+Prepare = Callable[[RegisterFunction], Callable[[JSON, Finish], None]]
 
 
 def _random_id() -> str:
@@ -116,7 +116,8 @@ class Router:
             back. Without it nothing ever times out.
 
     Attributes:
-        remote: Calls a function over HTTP; without it such functions are refused.
+        prepare_remote: Makes what calls a function over HTTP, or raises :class:`ValueError`; without it
+            such functions are refused.
         enqueue: Takes what workers enqueue while no worker does, with the name of the queue and a receipt.
         observers: Called with each event in the life of a worker, and its id.
     """
@@ -131,7 +132,7 @@ class Router:
         self.now = now
         self.new_id = new_id
         self.later = later
-        self.remote: Optional[Remote] = None
+        self.prepare_remote: Optional[Prepare] = None
         self.enqueue: Optional[Callable[[Invoke, str, str], None]] = None
         self.observers: list[Callable[[str, str], None]] = []
         self.triggers = Triggers()
@@ -322,11 +323,20 @@ class Router:
                     "owner_worker_id": owner,
                 }
             )
-        elif frame.invocation is not None and self.remote is None:
-            _logger.warning("function %s: functions called over HTTP are not supported here", frame.id)
         else:
             function = Function(worker, namespace, frame)
+            if frame.invocation is not None:
+                try:
+                    function.remote = self._prepare(frame)
+                except ValueError as error:
+                    _logger.warning("function %s was not registered: %s", frame.id, error)
+                    return
             self.functions[key] = worker.functions[key] = function
+
+    def _prepare(self, frame: RegisterFunction) -> Callable[[JSON, Finish], None]:
+        if self.prepare_remote is None:
+            raise ValueError("functions called over HTTP are not supported here")
+        return self.prepare_remote(frame)
 
     def _unregister_function(self, worker: Worker, function_id: str) -> None:
         key = (self.namespace_for(worker), function_id)
@@ -414,9 +424,8 @@ class Router:
         if function is None:
             raise _NotFoundError
         invocation_id = call.invocation_id or self.new_id()
-        if function.registration.invocation is not None:
-            assert self.remote is not None
-            self.remote(function, call.data, invocation_id, finish)
+        if function.remote is not None:
+            function.remote(call.data, finish)
             return
         if waits:
             caller = None if worker is self._engine else worker

@@ -28,7 +28,11 @@ from .services import install
 from .sockets import LostError, Socket
 
 if TYPE_CHECKING:
+    from .frames import RegisterFunction
     from .http import HttpServer
+    from .jsontext import JSON
+    from .records import Finish
+    from .remote import RemoteFunctions
 
 GRACE = 5.0
 """Seconds a connection may take to name its namespace before it gets ``default``."""
@@ -93,6 +97,8 @@ class Server:
         self.router = Router(later=_later)
         self.hub = Hub() if hub is None else hub
         install(self.router, self.hub)
+        self._remote: Optional[RemoteFunctions] = None
+        self.router.prepare_remote = self._prepare_remote
         self._host = host.lower()
         self._grace = grace
         self._sweep_interval = sweep_interval
@@ -152,6 +158,8 @@ class Server:
             transport.close()
         if self._http is not None:
             await self._http.stop()
+        if self._remote is not None:
+            await self._remote.close()
         # After the connections, so that no reader takes this for the end of its stream.
         self.hub.close()
         loop = asyncio.get_running_loop()
@@ -168,6 +176,13 @@ class Server:
     def _sweep(self) -> None:
         self.hub.sweep()
         self._sweeper = asyncio.get_running_loop().call_later(self._sweep_interval, self._sweep)
+
+    def _prepare_remote(self, registration: RegisterFunction) -> Callable[[JSON, Finish], None]:
+        if self._remote is None:
+            from .remote import RemoteFunctions
+
+            self._remote = RemoteFunctions()
+        return self._remote.prepare(registration)
 
     # Who may connect
 

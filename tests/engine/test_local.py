@@ -10,6 +10,8 @@ import sys
 import textwrap
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +34,34 @@ def engine(request: pytest.FixtureRequest) -> Iterator[LocalEngine]:
     engine = LocalEngine(in_process=request.param == "thread", timeout=30)
     yield engine
     engine.stop()
+
+
+class TestHttpPort:
+    """A second port, for HTTP triggers."""
+
+    @pytest.mark.parametrize("in_process", [True, False])
+    def test_serves_http(self, in_process: bool) -> None:
+        """Its address is known once the engine runs."""
+        with LocalEngine(http_port=0, in_process=in_process, timeout=30) as engine:
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(f"{engine.http_url}/nowhere", timeout=30)
+        with pytest.raises(RuntimeError, match="not running"):
+            _ = engine.http_url
+
+    def test_none_by_default(self, engine: LocalEngine) -> None:
+        """Without one there is no address, and the error says how to get one."""
+        with engine.start(), pytest.raises(RuntimeError, match="http_port=0"):
+            _ = engine.http_url
+
+    @pytest.mark.parametrize("in_process", [True, False])
+    def test_busy(self, in_process: bool, busy_port: int) -> None:
+        """A port that is taken is an error of the start, and the other one is free again."""
+        with socket.create_server(("127.0.0.1", 0)) as found:
+            port = found.getsockname()[1]
+        engine = LocalEngine(port=port, http_port=busy_port, in_process=in_process, timeout=30)
+        with pytest.raises(OSError, match=str(busy_port)):
+            engine.start()
+        socket.create_server(("127.0.0.1", port)).close()
 
 
 @pytest.fixture

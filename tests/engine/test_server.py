@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
 from typing import Any, Optional
 
 import pytest
 import websocket
 
 from iii_sync.engine.hub import Hub
-from iii_sync.engine.server import Server, bind
 
 from .peers import (
     TIMEOUT,
@@ -32,6 +27,7 @@ from .peers import (
     send_until_broken,
     worker,
 )
+from .serving import serving
 
 
 def unique(name: str) -> str:
@@ -299,30 +295,6 @@ class TestControl:
                 client.peer.send(text)
             reader.join()
         assert len(seen) == count
-
-
-@contextmanager
-def serving(**options: Any) -> Iterator[str]:
-    """Run a server with options of its own in a thread; give its address."""
-    listener = bind("127.0.0.1", 0)
-    ready: Future[Callable[[], object]] = Future()
-
-    async def serve() -> None:
-        loop, stopping = asyncio.get_running_loop(), asyncio.Event()
-        server = Server("127.0.0.1", **options)
-        await server.start(listener)
-        ready.set_result(lambda: loop.call_soon_threadsafe(stopping.set))
-        await stopping.wait()
-        await server.stop()
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
-    stop = ready.result(TIMEOUT)
-    try:
-        yield f"ws://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        stop()
-        thread.join()
 
 
 class TestTime:
