@@ -61,6 +61,8 @@ from .records import (
 from .triggers import Triggers, refuse
 
 QUEUE_PROVIDER = "engine::queue::enqueue"
+MAX_DEPTH = 20
+"""Calls of the engine within each other: a trigger may name a builtin, which may fire a trigger."""
 
 _logger = logging.getLogger("iii_sync.engine")
 
@@ -142,6 +144,7 @@ class Router:
         self.builtins: dict[str, Builtin] = {}
         self._pending = Pending()
         self._leases: dict[tuple[str, str], Worker] = {}
+        self._depth = 0
         self._engine = Worker(_Nobody(), "engine", "", now())
 
     def add_builtins(self, builtins: Iterable[Builtin]) -> None:
@@ -394,6 +397,11 @@ class Router:
             metadata: What travels beside the input.
         """
         call = Invoke(function_id, data, self.new_id(), namespace, metadata=metadata)
+        if self._depth >= MAX_DEPTH:
+            _logger.warning("%s was not called: services of the engine trigger each other in a circle", function_id)
+            (finish or _ignore)(Failure("too_deep", f"Function {function_id} was triggered in a circle"))
+            return
+        self._depth += 1
         try:
             self._dispatch(self._engine, call, namespace, finish or _ignore, finish is not None)
         except _NotFoundError:
@@ -402,6 +410,8 @@ class Router:
                 finish(failure)
             else:
                 _logger.warning("%s", failure.message)
+        finally:
+            self._depth -= 1
 
     def _is_builtin(self, namespace: str, function_id: str) -> bool:
         return namespace == DEFAULT_NAMESPACE and function_id in self.builtins

@@ -180,6 +180,14 @@ class TestState:
             listener.answer(question, result=outcome)
         assert events(listener, name, 1)[0]["new_value"] is True
 
+    def test_builtin_that_triggers_itself(self, client: Client, caplog: pytest.LogCaptureFixture) -> None:
+        """A trigger may name a builtin; a circle of them ends."""
+        trigger = {"type": "registertrigger", "id": "t", "trigger_type": "state", "function_id": "state::delete"}
+        assert client.send(**trigger, config={"scope": "s"}) == []
+        assert client.call("state::set", {"scope": "s", "key": "k", "value": 1})["new_value"] == 1
+        assert client.call("state::get", {"scope": "s", "key": "k"}) is None
+        assert "in a circle" in caplog.text
+
     @pytest.mark.parametrize("config", [None, [], "x"])
     def test_config(self, listener: Worker, name: str, config: Any) -> None:
         """It must be an object."""
