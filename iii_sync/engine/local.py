@@ -74,7 +74,7 @@ class LocalEngine:
         require_aiohttp()
         kind = EngineThread if self._in_process else EngineProcess
         self._pid = os.getpid()
-        self._running = kind(self.host, self._wanted_port, self._wanted_http_port, self._timeout)
+        self._running = kind(self.host, self._wanted_port, self._timeout, self._wanted_http_port)
         return self
 
     def stop(self) -> None:

@@ -22,15 +22,15 @@ class EngineProcess:
     Args:
         host: Where to listen.
         port: Where to listen; 0 takes any free port.
-        http_port: Where to serve HTTP triggers, ``None`` for nowhere.
         timeout: Seconds the start may take.
+        http_port: Where to serve HTTP triggers, ``None`` for nowhere.
 
     Raises:
         OSError: The address is in use, or is not one of this machine, or the process failed.
         TimeoutError: It did not come up in time.
     """
 
-    def __init__(self, host: str, port: int, http_port: Optional[int], timeout: float) -> None:
+    def __init__(self, host: str, port: int, timeout: float, http_port: Optional[int] = None) -> None:
         command = [sys.executable, "-m", "iii_sync", "engine", "--host", host, "--port", str(port)]
         command.append("--exit-with-parent")
         if http_port is not None:

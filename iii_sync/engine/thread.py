@@ -15,15 +15,15 @@ class EngineThread:
     Args:
         host: Where to listen.
         port: Where to listen; 0 takes any free port.
-        http_port: Where to serve HTTP triggers, ``None`` for nowhere.
         timeout: Seconds the start may take.
+        http_port: Where to serve HTTP triggers, ``None`` for nowhere.
 
     Raises:
         OSError: The address is in use, or is not one of this machine.
         TimeoutError: It did not come up in time.
     """
 
-    def __init__(self, host: str, port: int, http_port: Optional[int], timeout: float) -> None:
+    def __init__(self, host: str, port: int, timeout: float, http_port: Optional[int] = None) -> None:
         from .server import bind
 
         # Bound here and not in the thread: the port is known at once, and so is what is wrong with it.
