@@ -21,7 +21,7 @@ from iii_sync.engine.hub import Hub
 from iii_sync.engine.local import LocalEngine
 
 from ..engine.peers import UPGRADE, connect, end_url, http, raw, receive_frame, worker
-from ..engine.test_server import serving
+from ..engine.serving import serving
 from ..support.rawserver import server_frame
 from .memory import MiB, bounded, rss
 from .test_frames import VIOLATIONS
