@@ -9,7 +9,7 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from .errors import CallTimeout, ForkedWorkerError, fresh
 
-__all__ = ["Call", "PassedRef"]
+__all__ = ["Answer", "Call", "PassedRef"]
 
 
 class PassedRef(NamedTuple):
@@ -17,6 +17,40 @@ class PassedRef(NamedTuple):
 
     channel_id: str
     direction: str
+
+
+class Answer:
+    """The answer to a call for which one thread waits at once; a future would cost more than all the rest.
+
+    Whoever takes it out of the table of pending calls settles it, so that happens once.
+
+    Attributes:
+        function_id: The function that was called.
+        invocation_id: The call's id.
+        refs: Like those of a :class:`Call`, and always empty: a call that carries channel ends outlives its wait.
+        result: What the function returned, once it is there.
+        error: The error the call ended with, if it did.
+    """
+
+    __slots__ = ("function_id", "invocation_id", "refs", "result", "error", "_there")
+
+    def __init__(self, function_id: str, invocation_id: str) -> None:
+        self.function_id = function_id
+        self.invocation_id = invocation_id
+        self.refs: list[PassedRef] = []
+        self.result: Any = None
+        self.error: Optional[BaseException] = None
+        self._there = threading.Lock()
+        self._there.acquire()
+
+    def wait(self, timeout: Optional[float]) -> bool:
+        """Block until the answer is there, at most ``timeout`` seconds; returns whether it is."""
+        return self._there.acquire(timeout=-1 if timeout is None else timeout)
+
+    def _settle(self, result: Any, error: Optional[BaseException]) -> bool:
+        self.result, self.error = result, error
+        self._there.release()
+        return True
 
 
 class Call(concurrent.futures.Future):  # type: ignore[type-arg]

@@ -7,9 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Optional
-
-from typing_extensions import TypedDict
+from typing import TYPE_CHECKING, Any, Optional, TypedDict
 
 from .errors import ConfigurationError
 from .net.address import Address

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional, Union
 
@@ -11,7 +10,7 @@ from .calls import Call, PassedRef
 from .channels.end import End
 from .channels.ends import Ends
 from .channels.refs import WRITE
-from .errors import ConfigurationError
+from .errors import ConfigurationError, InvalidPayloadError
 from .wire import messages
 
 __all__ = ["DEFAULT_TIMEOUT", "Request", "Suspicion", "prepare"]
@@ -84,24 +83,33 @@ def prepare(
         namespace = own_namespace
     # What carries no references comes first: a refusal then has nothing to take back.
     message = messages.invoke_function(
-        ends.plain(function_id, "function id")[0],
+        _checked(function_id),
         None,
-        invocation_id=str(uuid.uuid4()),
+        invocation_id=messages.new_id(),
         namespace=namespace,
         action=None if action is None else ends.plain(dict(action), "action")[0],
     )
     message["data"], refs = ends.plain(payload, "payload")
-    try:
-        extra, more_refs = ends.plain(metadata, "metadata")
-    except BaseException:
-        ends.take_back(refs)
-        raise
-    if extra is not None:
-        message["metadata"] = extra
-    answered = message.get("action", {}).get("type") != "void"
+    if metadata is not None:
+        try:
+            message["metadata"], more_refs = ends.plain(metadata, "metadata")
+        except BaseException:
+            ends.take_back(refs)
+            raise
+        refs += more_refs
+    answered = action is None or message["action"].get("type") != "void"
     if not answered:
         del message["invocation_id"]
-    return Request(function_id, message, refs + more_refs, timeout, answered)
+    return Request(function_id, message, refs, timeout, answered)
+
+
+def _checked(function_id: str) -> str:
+    if not function_id.isascii():
+        try:
+            messages.check(function_id, "function id")
+        except messages.InvalidValue as exc:
+            raise InvalidPayloadError(str(exc)) from None
+    return function_id
 
 
 class Suspicion:

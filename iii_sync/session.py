@@ -18,18 +18,15 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
-import random
 import threading
 import time
-import uuid
 from collections import deque
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import Any, Callable, Optional, Protocol
+from typing import Any, Callable, Optional, Protocol, Union
 
 from . import _version
-from .calls import Call, PassedRef
+from .calls import Answer, Call, PassedRef
 from .errors import (
     AuthenticationError,
     CallTimeout,
@@ -92,7 +89,7 @@ class Handlers(Protocol):
     def invoked(self, link: Link, message: messages.Message) -> None:
         """Somebody calls a function of this worker."""
 
-    def call_failed(self, call: Call, error: BaseException) -> None:
+    def call_failed(self, call: Union[Call, Answer], error: BaseException) -> None:
         """A call ended with an error."""
 
     def registrations(self) -> list[messages.Message]:
@@ -171,7 +168,7 @@ class Session:
         self._link: Optional[Link] = None
         self._attempt: Optional[Link] = None  # a link that is not current yet
         self._previous: Optional[Link] = None
-        self._pending: dict[str, tuple[Call, Link]] = {}
+        self._pending: dict[str, tuple[Union[Call, Answer], Link]] = {}
         self._fatal: Optional[BaseException] = None
         self._closing = threading.Event()
         self._reconnecting = False
@@ -180,7 +177,7 @@ class Session:
         self._news: deque[tuple[ConnectionState, list[Callable[[ConnectionState], object]]]] = deque()
         self._telling = False
         self._listeners: list[Callable[[ConnectionState], object]] = []
-        self._unique = uuid.uuid4().hex[:6]  # several workers of one process need several names
+        self._unique = os.urandom(3).hex()  # several workers of one process need several names
 
     # --- callers ---------------------------------------------------------------------------------------
 
@@ -223,6 +220,36 @@ class Session:
             self._set_state("failed")
             raise
 
+    def ask(self, function_id: str, message: messages.Message, deadline: Deadline) -> Answer:
+        """Send an invocation that carries no references, and wait for its answer.
+
+        Blocks until it is there, at most until ``deadline``.
+
+        Raises:
+            CallTimeout: No answer in time.
+            InvocationError: The answer is an error.
+            ConnectionLostError: There was no link, or it broke; ``may_have_run`` says which.
+            PayloadTooLargeError: Too large for a message.
+        """
+        answer = Answer(function_id, message["invocation_id"])
+        self._send_call(function_id, message, answer, deadline)
+        there = False
+        try:
+            there = answer.wait(deadline.remaining())
+        finally:
+            if not there:
+                self._forget(answer)
+        if not there:
+            raise CallTimeout(
+                "TIMEOUT",
+                f"no answer within {deadline.timeout:g} s, the function may still be running",
+                function_id,
+                answer.invocation_id,
+            )
+        if answer.error is not None:
+            raise fresh(answer.error)
+        return answer
+
     def call(
         self,
         function_id: str,
@@ -247,6 +274,13 @@ class Session:
             ConnectionLostError: There was no link, or it broke; ``may_have_run`` says which.
             PayloadTooLargeError: Too large for a message.
         """
+        call = self._new_call(function_id, message["invocation_id"], refs) if answered else None
+        self._send_call(function_id, message, call, deadline)
+        return call
+
+    def _send_call(
+        self, function_id: str, message: messages.Message, call: Union[Call, Answer, None], deadline: Deadline
+    ) -> None:
         data = _frames(self.encoded(message, function_id))
         link: Optional[Link] = None
         while True:
@@ -259,7 +293,8 @@ class Session:
                     continue  # it has ended, and took nothing: the next one will do as well
                 raise _not_sent(exc, function_id, message) from None
             try:
-                call = self._new_call(link, function_id, message["invocation_id"], refs) if answered else None
+                if call is not None:
+                    self._enter(call, link)
                 try:
                     link.connection.send(data, deadline)
                 except BaseException as exc:
@@ -270,7 +305,7 @@ class Session:
                     raise
             finally:
                 link.connection.give_turn_back()
-            return call
+            return
 
     def encoded(self, message: messages.Message, function_id: str) -> bytes:
         """Return the message as it travels; refuses what is too large."""
@@ -461,6 +496,7 @@ class Session:
         return True
 
     def _announcement(self) -> dict[str, Any]:
+        import platform
         import socket
 
         options = self.options
@@ -485,9 +521,10 @@ class Session:
         return data
 
     def _call_and_wait(self, link: Link, function_id: str, data: Any, deadline: Deadline) -> Any:
-        invocation_id = str(uuid.uuid4())
+        invocation_id = messages.new_id()
         message = messages.invoke_function(function_id, data, invocation_id=invocation_id)
-        call = self._new_call(link, function_id, invocation_id, [])
+        call = self._new_call(function_id, invocation_id, [])
+        self._enter(call, link)
         try:
             self.send(link, messages.encode(message), deadline)
             return call.result(deadline.remaining())
@@ -507,6 +544,9 @@ class Session:
         self._call_and_wait(link, _CONFIRMING, {"key": "iii_sync"}, deadline)
 
     def _wait_for_link(self, deadline: Deadline, function_id: str, after: Optional[Link] = None) -> Link:
+        link = self._link
+        if link is not None and link is not after and link.connection and link.connection.error is None:
+            return link
         with self._lock:
             while True:
                 if self._fatal is not None:
@@ -525,24 +565,25 @@ class Session:
 
     # --- pending calls ---------------------------------------------------------------------------------
 
-    def _new_call(self, link: Link, function_id: str, invocation_id: str, refs: list[PassedRef]) -> Call:
-        """Enter a call into the table, before it is sent.
-
-        So nobody misses an end of the link: one that was before this makes the sending fail, and one that
-        comes later finds the call here.
-        """
-        call = Call(
+    def _new_call(self, function_id: str, invocation_id: str, refs: list[PassedRef]) -> Call:
+        return Call(
             function_id,
             invocation_id,
             forget=self._forget,
             run_callback=self._handlers.run_soon,
             refs=refs,
         )
-        with self._lock:
-            self._pending[invocation_id] = (call, link)
-        return call
 
-    def _forget(self, call: Call) -> None:
+    def _enter(self, call: Union[Call, Answer], link: Link) -> None:
+        """Enter a call into the table, before it is sent.
+
+        So nobody misses an end of the link: one that was before this makes the sending fail, and one that
+        comes later finds the call here.
+        """
+        with self._lock:
+            self._pending[call.invocation_id or ""] = (call, link)
+
+    def _forget(self, call: Union[Call, Answer]) -> None:
         with self._lock:
             self._pending.pop(call.invocation_id or "", None)
 
@@ -564,7 +605,7 @@ class Session:
             error.__cause__ = reason
             self._settle(call, None, error)
 
-    def _settle(self, call: Call, result: Any, error: Optional[BaseException]) -> None:
+    def _settle(self, call: Union[Call, Answer], result: Any, error: Optional[BaseException]) -> None:
         if call._settle(result, error) and error is not None:
             self._handlers.call_failed(call, error)
 
@@ -730,6 +771,8 @@ class Session:
                 self._start_reconnecting()
 
     def _delay(self, started: float) -> float:
+        import random
+
         config = self.options.reconnection_config
         if not self._tries:
             return 0.0
@@ -757,6 +800,8 @@ class Session:
             if self._state == state or (self._closing.is_set() and state != "disconnected"):
                 return
             self._state = state
+            if not self._listeners:
+                return  # no thread for nobody
             self._news.append((state, list(self._listeners)))
             if self._telling:
                 return  # whoever is telling tells this too, in its order

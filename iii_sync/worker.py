@@ -18,11 +18,9 @@ import threading
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Callable, Literal, Optional, TypeVar, Union, overload
+from typing import TYPE_CHECKING, Any, Callable, Literal, Optional, TypedDict, TypeVar, Union, overload
 
-from typing_extensions import Self, TypedDict, Unpack
-
-from .calls import Call
+from .calls import Answer, Call
 from .channels import (
     Channel,
     ChannelReader,
@@ -60,6 +58,9 @@ from .request import DEFAULT_TIMEOUT, Request, Suspicion, prepare
 from .session import ConnectionState, Link, Session
 from .signals import terminating
 from .wire import messages
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
 
 __all__ = ["TriggerAction", "Worker", "register_worker"]
 
@@ -205,6 +206,8 @@ class Worker:
         prepared = self._prepare(request, payload, timeout, action, namespace, metadata)
         seconds = self._options.invocation_timeout if prepared.timeout == DEFAULT_TIMEOUT else prepared.timeout
         deadline = Deadline(seconds)
+        if prepared.answered and not prepared.refs:
+            return self._session.ask(prepared.function_id, prepared.message, deadline).result
         call = self._send(prepared, deadline)
         if call is None:
             return None
@@ -569,7 +572,7 @@ class Worker:
         """A call of one of our functions has come in. On the reader thread."""
         self._functions.invoked(message, lambda answer: self._session.answer(link, answer), link.send_soon)
 
-    def call_failed(self, call: Call, error: BaseException) -> None:
+    def call_failed(self, call: Union[Call, Answer], error: BaseException) -> None:
         """A call ended with an error. On the reader thread."""
         self._ends.call_failed(call, error)
 

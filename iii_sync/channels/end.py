@@ -9,9 +9,7 @@ import threading
 import warnings
 from concurrent.futures import CancelledError
 from types import TracebackType
-from typing import Any, NoReturn, Optional, Protocol
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Any, NoReturn, Optional, Protocol
 
 from ..calls import Call
 from ..errors import (
@@ -29,6 +27,9 @@ from ..errors import (
 from ..net.connection import Connection, Receiver
 from ..wire import messages
 from .refs import StreamChannelRef
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["OWN_TIMEOUT", "End", "Owner", "as_bytes", "as_channel_error", "as_target", "let_go"]
 

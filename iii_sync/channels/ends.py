@@ -7,7 +7,7 @@ import threading
 import weakref
 from typing import Any, Callable, Optional, Union
 
-from ..calls import Call, PassedRef
+from ..calls import Answer, Call, PassedRef
 from ..errors import (
     ChannelError,
     ChannelNotFoundError,
@@ -42,6 +42,9 @@ _MOST_REFS = 10_000
 
 #: Characters of an id or a key; an engine's have 36.
 _LONGEST_ID = 512
+
+#: Types of values that hold nothing else.
+_LEAVES = frozenset({str, int, float, bool, type(None)})
 
 #: What a channel end may be.
 AnyEnd = Union[ChannelReader, ChannelWriter]
@@ -242,7 +245,7 @@ class Ends:
             if end is not None:
                 end._partner = call
 
-    def call_failed(self, call: Call, error: BaseException) -> None:
+    def call_failed(self, call: Union[Call, Answer], error: BaseException) -> None:
         """Wake our ends that wait for the other side of what the call carried. On the reader thread."""
         refused = isinstance(error, (FunctionNotFoundError, PermissionDeniedError, OverloadedError))
         if refused:
@@ -267,5 +270,12 @@ def _check_plausible(ref: StreamChannelRef) -> None:
 def _may_hold_refs(plain: Any) -> bool:
     """Whether a plain value has anything that could be a reference in it."""
     if isinstance(plain, dict):
-        return "access_key" in plain or any(map(_may_hold_refs, plain.values()))
-    return isinstance(plain, (list, tuple)) and any(map(_may_hold_refs, plain))
+        if "access_key" in plain:
+            return True
+        plain = plain.values()
+    elif not isinstance(plain, (list, tuple)):
+        return False
+    for item in plain:
+        if type(item) not in _LEAVES and _may_hold_refs(item):
+            return True
+    return False

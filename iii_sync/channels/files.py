@@ -14,12 +14,13 @@ import operator
 import os
 import warnings
 from types import TracebackType
-from typing import Any, Callable, NoReturn, Optional, Protocol, TypeVar
-
-from typing_extensions import Buffer
+from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional, Protocol, TypeVar
 
 from ..errors import ChannelAbortedError, ReadTimeout
 from .end import as_target, let_go
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = [
     "ChannelFileReader",

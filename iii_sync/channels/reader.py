@@ -5,13 +5,10 @@ from __future__ import annotations
 import io
 import logging
 import operator
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Iterator
-from typing import IO, Any, Callable, Literal, Optional, Union, overload
-
-from typing_extensions import Buffer
+from typing import IO, TYPE_CHECKING, Any, Callable, Literal, Optional, Union, overload
 
 from ..errors import (
     ChannelAbortedError,
@@ -27,6 +24,9 @@ from ..net.inbox import Batch, Inbox
 from .end import OWN_TIMEOUT, End, Owner, as_target, let_go
 from .files import ChannelFileReader, ChannelTextReader, file_of_reader
 from .refs import StreamChannelRef
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = ["ChannelReader"]
 
@@ -320,7 +320,9 @@ class ChannelReader(End):
         Args:
             max_memory: Bytes kept in memory; a larger stream goes to the disk.
         """
-        file = _Spool(max_size=max_memory)
+        from .spool import Spool  # what it needs takes long to import
+
+        file = Spool(max_size=max_memory)
         try:
             if max_memory <= 0:
                 file.rollover()
@@ -633,16 +635,3 @@ class _Reading:
 
     def __exit__(self, *exc: object) -> None:
         self._reader._using.release()
-
-
-class _Spool(tempfile.SpooledTemporaryFile):  # type: ignore[type-arg]
-    """Has, before Python 3.11 too, what consumers that seek ask for first."""
-
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True

@@ -5,9 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import threading
-from typing import Any, Callable, Literal, NoReturn, Optional, overload
-
-from typing_extensions import Buffer
+from typing import TYPE_CHECKING, Any, Callable, Literal, NoReturn, Optional, overload
 
 from ..errors import (
     ChannelAbortedError,
@@ -24,6 +22,9 @@ from .end import OWN_TIMEOUT, End, Owner, as_bytes, as_channel_error, let_go
 from .files import ChannelFileWriter, ChannelTextWriter, file_of_writer
 from .outgoing import LATER, Outgoing, opening_mark
 from .refs import StreamChannelRef
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = ["ChannelWriter"]
 

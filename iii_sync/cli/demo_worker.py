@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import sys
 import tempfile
 from typing import IO, Any
@@ -53,6 +54,7 @@ class Shelf:
 
 def main(prefix: str) -> int:
     """Offer ``{prefix}::store`` and ``{prefix}::fetch`` on the engine that ``III_URL`` names."""
+    logging.getLogger("iii_sync.worker").setLevel(logging.ERROR)  # the demo says what went wrong
     try:
         with tempfile.TemporaryFile(buffering=0) as file, register_worker() as worker:
             shelf = Shelf(file)

@@ -7,6 +7,7 @@ engine it is 0, for that is how one ends it).
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from typing import Optional
@@ -53,6 +54,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     if arguments.command is None:
         parser.print_help(sys.stderr)
         return 2
+    # What the commands have to say they say themselves.
+    logging.getLogger("iii_sync.worker").setLevel(logging.ERROR)
     try:
         status: int = arguments.run(arguments)
         return status

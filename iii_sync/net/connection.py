@@ -202,9 +202,10 @@ class Connection:
             TimeoutError: The turn did not come in time; nothing was sent.
             BaseException: What :meth:`drop` was given, or what broke the connection.
         """
-        remaining = deadline.remaining()
-        if not self._turn.acquire(timeout=-1 if remaining is None else remaining):
-            raise TimeoutError(f"another thread was sending to {self._label} for {deadline.timeout:g} s")
+        if not self._turn.acquire(blocking=False):
+            remaining = deadline.remaining()
+            if not self._turn.acquire(timeout=-1 if remaining is None else remaining):
+                raise TimeoutError(f"another thread was sending to {self._label} for {deadline.timeout:g} s")
         if self._error is not None:
             self.give_turn_back()
             self._check()
@@ -224,7 +225,8 @@ class Connection:
             BaseException: What broke the connection, or interrupted the wait.
         """
         # What waits is none of ours: an interruption up to here leaves everything as it is.
-        self.drain(deadline, stalled=stalled)
+        if self._rest is not None or self._outbox or self._source is not None:
+            self.drain(deadline, stalled=stalled)
         self._rest = view = memoryview(data)
         try:
             # Nothing behind it: that may fail where this has left.
@@ -592,7 +594,7 @@ class Connection:
 
     def _handle_pieces(self, pieces: list[frames.Piece], size: int, more: bool) -> None:
         data = pieces
-        if any(piece.opcode > frames.BINARY for piece in pieces):
+        if _has_control_frames(pieces):
             data = [piece for piece in pieces if piece.opcode <= frames.BINARY]
             pings = [piece for piece in pieces if piece.opcode == frames.PING]
             if pings:
@@ -675,6 +677,13 @@ class Connection:
 
     def _as_connection_error(self, exc: OSError) -> EngineConnectionError:
         return EngineConnectionError(f"{self._label}: {exc}")
+
+
+def _has_control_frames(pieces: list[frames.Piece]) -> bool:
+    for piece in pieces:
+        if piece[0] > frames.BINARY:
+            return True
+    return False
 
 
 def _wants_read(exc: OSError) -> bool:

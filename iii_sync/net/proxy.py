@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import base64
 import http
-import ipaddress
 import logging
 import re
 import socket
-from typing import NamedTuple, Optional, Union
+from typing import TYPE_CHECKING, NamedTuple, Optional, Union
 from urllib.parse import unquote, urlsplit
 
 from ..errors import ConfigurationError
 from .address import redacted
 from .dial import AnswerTooLarge, DeadlineSocket, dial
 from .waiting import Deadline
+
+if TYPE_CHECKING:
+    import ipaddress
 
 __all__ = ["Proxy", "proxy_for", "tunnel"]
 
@@ -119,6 +121,8 @@ def _is_this_machine(host: str) -> bool:
 
 
 def _as_ip(host: str) -> Union[None, ipaddress.IPv4Address, ipaddress.IPv6Address]:
+    import ipaddress
+
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -128,6 +132,8 @@ def _as_ip(host: str) -> Union[None, ipaddress.IPv4Address, ipaddress.IPv6Addres
 
 def _is_exempt(host: str, port: int, no_proxy: str) -> bool:
     """Whether ``no_proxy`` lists it: names with all below them, addresses, networks; each with or without port."""
+    import ipaddress
+
     name = host.lower().rstrip(".")
     address = _as_ip(host)
     for item in no_proxy.lower().split(","):

@@ -52,6 +52,9 @@ MAX_PIECES = 1024
 
 _LARGE = 16 * 1024
 
+#: Bytes of the longest header that a server may send.
+_LONGEST_HEADER = 10
+
 #: Close codes a peer may send (RFC 6455, 7.4 and the registry); 3000 to 4999 are free for applications.
 _CLOSE_CODES = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
 
@@ -169,6 +172,14 @@ def _header(opcode: int, size: int, key: bytes, end: bool) -> bytes:
     return struct.pack("!BBQ4s", first, 0xFF, size, key)
 
 
+def _checked_length(length: int, least: int) -> int:
+    if length < least:
+        raise FrameError(1002, f"{length} bytes announced in more bytes than needed")
+    if length >> 63:
+        raise FrameError(1002, f"a frame length of {length}")
+    return length
+
+
 class FrameParser:
     """Incremental parser of the frames that a server sends.
 
@@ -213,9 +224,12 @@ class FrameParser:
                     position = size
                     break
                 if not self._left:
-                    position = self._feed_header(view, position, size)
-                    if self._head:
-                        break  # the rest of the header is still to come
+                    if self._head or size - position < _LONGEST_HEADER:
+                        position = self._feed_header(view, position, size)
+                        if self._head:
+                            break  # the rest of the header is still to come
+                    else:
+                        position = self._read_header(view, position)
                 take = min(self._left, size - position)
                 payload = view[position : position + take]
                 position += take
@@ -225,6 +239,19 @@ class FrameParser:
             self.error = exc
             position = size
         return pieces, position
+
+    def _read_header(self, view: memoryview, position: int) -> int:
+        """Read a header that is all there; returns the new position."""
+        second = view[position + 1]
+        self._check_header(view[position], second)
+        if second < 126:
+            self._left = second
+            return position + 2
+        if second == 126:
+            self._left = _checked_length(view[position + 2] << 8 | view[position + 3], 126)
+            return position + 4
+        self._left = _checked_length(int.from_bytes(view[position + 2 : position + 10], "big"), 65536)
+        return position + 10
 
     def _feed_header(self, view: memoryview, position: int, size: int) -> int:
         """Read one header; leave it in ``_head`` when it is not complete yet. Returns the new position."""
@@ -240,11 +267,7 @@ class FrameParser:
             position = self._fill_head(view, position, size, need)
             if len(head) < need:
                 return position
-            length = int.from_bytes(head[2:], "big")
-            if length < (126 if need == 4 else 65536):
-                raise FrameError(1002, f"{length} bytes announced in more bytes than needed")
-            if length >> 63:
-                raise FrameError(1002, f"a frame length of {length}")
+            length = _checked_length(int.from_bytes(head[2:], "big"), 126 if need == 4 else 65536)
         self._left = length
         head.clear()
         return position

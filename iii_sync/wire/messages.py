@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from typing import Any, Callable, Optional
 
@@ -19,6 +20,7 @@ __all__ = [
     "invocation_result",
     "invoke_function",
     "mentioned_invocation",
+    "new_id",
     "reattach",
     "register_function",
     "unregister_function",
@@ -35,6 +37,14 @@ _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=
 
 class InvalidValue(ValueError):
     """A value that cannot travel; the message names its place and the cure."""
+
+
+def new_id() -> str:
+    """Return a new id for a call: a random UUID in the spelling of the engine (PROTOCOL 1.5)."""
+    # By hand: the module uuid takes longer to import than a whole room of ours.
+    number = int.from_bytes(os.urandom(16), "big") & ~(0xF << 76 | 0x3 << 62) | (4 << 76 | 2 << 62)
+    text = f"{number:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def check(value: Any, what: str, convert: Optional[Callable[[Any], Any]] = None) -> Any:

@@ -458,7 +458,8 @@ class FaultProxy:
             self._selector.register(self._listener, selectors.EVENT_READ, None)
 
     def _accept(self) -> None:
-        assert self._listener is not None
+        if self._listener is None:
+            return  # closed by an earlier event of the same round
         try:
             sock, _ = self._listener.accept()
         except OSError:

@@ -177,11 +177,12 @@ class RawServer:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self._acceptor.join(TIMEOUT)  # it may have accepted one just now
         for sock in self._peers:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
             sock.close()
-        for thread in [self._acceptor, *self._threads]:
+        for thread in self._threads:
             thread.join(TIMEOUT)
         if self.failure is not None:
             raise self.failure

@@ -687,3 +687,13 @@ def test_registrations() -> None:
 def test_public_names_exist() -> None:
     """Every name that the module offers is there."""
     assert all(hasattr(messages, name) for name in messages.__all__)
+
+
+def test_new_ids() -> None:
+    """They are random UUIDs, written as the engine writes them, and all different."""
+    found = {messages.new_id() for _ in range(1000)}
+    assert len(found) == 1000
+    for text in found:
+        assert str(uuid.UUID(text)) == text
+        assert uuid.UUID(text).version == 4
+        assert uuid.UUID(text).variant == uuid.RFC_4122
