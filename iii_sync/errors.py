@@ -16,6 +16,7 @@
     │  ├─ ConnectionLostError                   the connection ended under a call
     │  └─ RemoteProtocolError                   the peer broke RFC 6455
     ├─ RegistrationRejectedError                the engine refused a name or a function id
+    │  └─ TriggerRegistrationError              the provider of its type, or the engine, refused a trigger
     ├─ EngineTimeoutError (TimeoutError)
     │  ├─ ConnectTimeout · ReadTimeout · WriteTimeout · CloseTimeout
     │  └─ CallTimeout (also InvocationError)
@@ -72,6 +73,7 @@ __all__ = [
     "ReadTimeout",
     "RegistrationRejectedError",
     "RemoteProtocolError",
+    "TriggerRegistrationError",
     "UsageError",
     "WorkerClosedError",
     "WriteTimeout",
@@ -178,6 +180,25 @@ class RegistrationRejectedError(IIISyncError):
         self.code = code
         self.namespace = namespace
         self.owner_worker_id = owner_worker_id
+
+
+class TriggerRegistrationError(RegistrationRejectedError):
+    """The provider of its type, or the engine, refused a trigger (PROTOCOL 4.2).
+
+    Attributes:
+        code: ``trigger_registration_failed``, ``FORBIDDEN``, ``INVALID_NAMESPACE``, or the provider's own.
+        trigger_id: The trigger.
+        trigger_type: Its type.
+        function_id: The function it was to call.
+    """
+
+    def __init__(
+        self, message: str, code: str = "", trigger_id: str = "", trigger_type: str = "", function_id: str = ""
+    ) -> None:
+        super().__init__(message, code)
+        self.trigger_id = trigger_id
+        self.trigger_type = trigger_type
+        self.function_id = function_id
 
 
 class EngineTimeoutError(IIISyncError, TimeoutError):

@@ -98,6 +98,12 @@ class Handlers(Protocol):
     def run_soon(self, function: Callable[[], None]) -> None:
         """Run a callback on a handler thread. Any thread."""
 
+    def trigger_message(self, link: Link, message: messages.Message) -> None:
+        """A trigger of a type of this worker comes or goes, or one of this worker's was refused."""
+
+    def link_ended(self, link: Link) -> None:
+        """What came in on this link counts no more."""
+
     def gave_up(self) -> None:
         """There will be no link any more; :attr:`Session.fatal` says why. Any thread."""
 
@@ -338,12 +344,14 @@ class Session:
         ``connect_timeout``.
 
         Raises:
-            RegistrationRejectedError: The engine refused it.
+            RegistrationRejectedError: The engine refused a function. What it said to a trigger was given to
+                ``Handlers.trigger_message`` when this returns.
             EngineTimeoutError: No confirmation in time.
             ConnectionLostError: No link in time.
         """
         deadline = Deadline(self.options.connect_timeout)
-        function_id = registration["id"]
+        # The function is what a trigger's own error messages are about, too.
+        function_id: str = registration.get("function_id") or registration["id"]
         data = self.encoded(registration, function_id)
         link = self._wait_for_link(deadline, function_id)
         try:
@@ -358,16 +366,19 @@ class Session:
                 raise ConnectTimeout(f"{function_id} could not be registered: {exc}") from None
             else:
                 raise
+        if registration["type"] != "registerfunction":
+            return  # refusals of triggers are told to the handlers
         with self._lock:
             refusal = link.rejections.pop(function_id, None)
         if refusal is not None:
             raise _rejection(refusal)
 
-    def unregister(self, message: messages.Message) -> None:
-        """Send that something is taken back, if there is a link; else the next one never hears of it."""
+    def unregister(self, registration: messages.Message) -> None:
+        """Send that a registration is taken back, if there is a link; else the next one never hears of it."""
         link = self._link
         if link is not None:
             try:
+                message = messages.undo(registration)
                 self.send(link, messages.encode(message), Deadline(self.options.connect_timeout))
             except (EngineConnectionError, TimeoutError):
                 _log.debug("not unregistered: the connection broke", exc_info=True)
@@ -470,7 +481,7 @@ class Session:
         while not self._make_current(link, done):
             wanted = self._handlers.registrations()
             for item in _missing(done, wanted):
-                self.send(link, messages.encode(messages.unregister_function(item["id"])), deadline)
+                self.send(link, messages.encode(messages.undo(item)), deadline)
             for item in _missing(wanted, done):
                 self.send(link, messages.encode(item), deadline)
             self._confirm(link, deadline)
@@ -622,6 +633,8 @@ class Session:
             self._received_hello(link, message)
         elif kind == "registrationrejected":
             self._received_rejection(link, message)
+        elif kind in ("registertrigger", "unregistertrigger", "triggerregistrationresult"):
+            self._handlers.trigger_message(link, message)
         elif kind == "error":
             error = message.get("error")
             text = error.get("message") if isinstance(error, dict) else error
@@ -657,7 +670,8 @@ class Session:
         function_id = message.get("function_id")
         if isinstance(function_id, str):
             # Of ours only: what nobody looks up would stay for as long as the link.
-            if any(item["id"] == function_id for item in self._handlers.registrations()):
+            ours = self._handlers.registrations()
+            if any(item["id"] == function_id and item["type"] == "registerfunction" for item in ours):
                 with self._lock:
                     link.rejections[function_id] = message
         elif function_id is None:
@@ -698,6 +712,7 @@ class Session:
                 if time.monotonic() - link.since > _STABLE_AFTER:
                     self._tries = 0
         self._fail_calls(link, reason)
+        self._handlers.link_ended(link)
         if current and not self._closing.is_set():
             # One outage is told once: a link that does not last is still the same one.
             level = logging.INFO if self._tries else logging.WARNING

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
+import difflib
 import itertools
 import logging
 import os
@@ -44,7 +45,9 @@ from .errors import (
     ChannelAbortedError,
     ConfigurationError,
     ForkedWorkerError,
+    IIISyncError,
     InvalidPayloadError,
+    InvocationError,
     WorkerClosedError,
     fresh,
 )
@@ -57,6 +60,8 @@ from .pool import HandlerPool
 from .request import DEFAULT_TIMEOUT, Request, Suspicion, prepare
 from .session import ConnectionState, Link, Session
 from .signals import terminating
+from .triggers import Trigger, TriggerSource
+from .triggers.registered import Triggers, trigger_registration
 from .wire import messages
 
 if TYPE_CHECKING:
@@ -164,6 +169,7 @@ class Worker:
         self._session = Session(address, options, self._loop, self)
         self._ends = Ends(address, options, self._loop, self._pool.run_soon)
         self._functions = Functions(self._pool, self._ends)
+        self._triggers = Triggers(self._session)
         self._lock = threading.Lock()  # guards _ending: one thread ends the worker
         self._ending = False
         self._ended = threading.Event()
@@ -322,7 +328,94 @@ class Worker:
         if os.getpid() != self._pid:
             return
         if self._functions.remove(function) and not self._ending:
-            self._session.unregister(messages.unregister_function(function.function_id))
+            self._session.unregister(function.registration)
+
+    # --- triggers --------------------------------------------------------------------------------------
+
+    def register_trigger(
+        self,
+        trigger_type: Union[str, TriggerSource, Mapping[str, Any]],
+        function_id: Optional[str] = None,
+        config: Any = None,
+        *,
+        metadata: Any = None,
+        namespace: Optional[str] = None,
+        trigger_namespace: Optional[str] = None,
+        trigger_id: Optional[str] = None,
+    ) -> Trigger:
+        """Have a function called when something happens; done when this returns.
+
+        Blocks until the engine has had its say, at most ``connect_timeout``, and for a look whether the trigger is
+        active. One whose type nobody provides yet is no error: it waits for a provider, and a warning says so; an
+        engine that forbids this worker the type looks the same. A provider in another worker may refuse later still:
+        that is logged and kept as ``Trigger.error``. Registered again after each reconnect.
+
+        Args:
+            trigger_type: The type's id, ``cron`` for instance; or one of :mod:`iii_sync.triggers` with its config:
+                ``cron("0 0 3 * * *")``; or iii's dictionary with ``type``, ``function_id`` and any of ``config``,
+                ``metadata``, ``namespace``, ``trigger_namespace``, ``id``.
+            function_id: The function; it may be registered later, and by another worker.
+            config: What the type takes. Default: ``{}``.
+            metadata: Delivered with every call.
+            namespace: Where the function lives. Default: the worker's.
+            trigger_namespace: Where the type's provider lives. Default: the worker's, else ``default``.
+            trigger_id: Unique in the whole engine: it would replace another worker's. Default: a new one.
+
+        Raises:
+            ConfigurationError: A blank name, a config that cannot work, an id or an HTTP route that this worker has
+                registered already.
+            InvalidPayloadError: ``config`` or ``metadata`` cannot travel.
+            TriggerRegistrationError: The engine or the provider refused it.
+            EngineTimeoutError: No confirmation in time.
+        """
+        self._check_usable()
+        registration = trigger_registration(
+            trigger_type,
+            function_id,
+            config,
+            metadata,
+            namespace,
+            trigger_namespace,
+            trigger_id,
+            self._options.namespace,
+        )
+        trigger = Trigger(registration, self._unregister_trigger, self._trigger_is_active)
+        self._triggers.add(trigger)
+        self._warn_if_parked(trigger)
+        return trigger
+
+    def _unregister_trigger(self, trigger: Trigger) -> None:
+        if os.getpid() != self._pid:
+            return
+        if self._triggers.remove(trigger) and not self._ending:
+            self._session.unregister(trigger._registration)
+
+    def _trigger_is_active(self, trigger_id: str) -> bool:
+        try:
+            self.trigger("engine::registered-triggers::info", {"id": trigger_id}, timeout=self._options.connect_timeout)
+        except InvocationError as exc:
+            if exc.code != "NOT_FOUND":
+                raise
+            return False
+        return True
+
+    def _warn_if_parked(self, trigger: Trigger) -> None:
+        try:
+            if trigger.is_active() or trigger.error is not None:
+                return
+            found = self.trigger("engine::triggers::list", {}, timeout=self._options.connect_timeout)
+            known = sorted({kind["id"] for kind in found["triggers"]})
+        except (IIISyncError, KeyError, TypeError):
+            _log.debug("whether %r is active is unknown", trigger, exc_info=True)
+            return
+        close = difflib.get_close_matches(trigger.type, known, 1)
+        _log.warning(
+            "the %r trigger of %s is not active: nobody provides that type yet, or this worker may not use it; it "
+            "will be when somebody does. %s",
+            trigger.type,
+            trigger.function_id,
+            f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(known)}",
+        )
 
     # --- channels --------------------------------------------------------------------------------------
 
@@ -576,13 +669,21 @@ class Worker:
         """A call ended with an error. On the reader thread."""
         self._ends.call_failed(call, error)
 
+    def trigger_message(self, link: Link, message: messages.Message) -> None:
+        """Something about triggers has come in. On the reader thread."""
+        if message["type"] == "triggerregistrationresult":
+            self._triggers.refused(message)
+
+    def link_ended(self, link: Link) -> None:
+        """A connection has ended. On the reader thread."""
+
     def gave_up(self) -> None:
         """There will be no connection any more."""
         self._stop_waiting.set()
 
     def registrations(self) -> list[messages.Message]:
         """Everything to be registered again after a reconnect."""
-        return self._functions.registrations()
+        return self._functions.registrations() + self._triggers.registrations()
 
     def run_soon(self, function: Callable[[], None]) -> None:
         """Run a callback on a handler thread."""

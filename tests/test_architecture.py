@@ -18,6 +18,7 @@ LAYERS = [
     ["calls", "pool", "signals"],
     ["channels"],
     ["functions", "request", "session"],
+    ["triggers"],
     ["worker"],
     ["__init__"],
 ]

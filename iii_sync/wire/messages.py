@@ -23,7 +23,13 @@ __all__ = [
     "new_id",
     "reattach",
     "register_function",
+    "register_trigger",
+    "register_trigger_type",
+    "trigger_result",
+    "undo",
     "unregister_function",
+    "unregister_trigger",
+    "unregister_trigger_type",
 ]
 
 Message = dict[str, Any]
@@ -306,6 +312,79 @@ def register_function(
 def unregister_function(function_id: str) -> Message:
     """Takes a function back."""
     return {"type": "unregisterfunction", "id": function_id}
+
+
+def register_trigger(
+    trigger_id: str,
+    trigger_type: str,
+    function_id: str,
+    config: Any,
+    *,
+    metadata: Any = None,
+    namespace: Optional[str] = None,
+    trigger_namespace: Optional[str] = None,
+) -> Message:
+    """Binds a function to a trigger type. ``config`` is always present, as ``data`` is (PROTOCOL 4.2)."""
+    message: Message = {
+        "type": "registertrigger",
+        "id": trigger_id,
+        "trigger_type": trigger_type,
+        "function_id": function_id,
+        "config": config,
+    }
+    optional = {"metadata": metadata, "namespace": namespace, "trigger_namespace": trigger_namespace}
+    message.update({key: value for key, value in optional.items() if value is not None})
+    return message
+
+
+def unregister_trigger(trigger_id: str, trigger_type: str) -> Message:
+    """Takes a trigger back, parked or not."""
+    return {"type": "unregistertrigger", "id": trigger_id, "trigger_type": trigger_type}
+
+
+def register_trigger_type(
+    type_id: str,
+    description: str,
+    *,
+    trigger_request_format: Any = None,
+    call_request_format: Any = None,
+    namespace: Optional[str] = None,
+) -> Message:
+    """Offers a trigger type (PROTOCOL 4.1)."""
+    message: Message = {"type": "registertriggertype", "id": type_id, "description": description}
+    optional = {
+        "trigger_request_format": trigger_request_format,
+        "call_request_format": call_request_format,
+        "namespace": namespace,
+    }
+    message.update({key: value for key, value in optional.items() if value is not None})
+    return message
+
+
+def unregister_trigger_type(type_id: str, namespace: Optional[str] = None) -> Message:
+    """Takes a trigger type back; engines before 0.25 ignore it."""
+    message: Message = {"type": "unregistertriggertype", "id": type_id}
+    if namespace is not None:
+        message["namespace"] = namespace
+    return message
+
+
+def trigger_result(trigger: Message, error: Optional[Message] = None) -> Message:
+    """What a provider says to a trigger that was forwarded to it (PROTOCOL 4.3)."""
+    message: Message = {key: trigger[key] for key in ("id", "trigger_type", "function_id")}
+    message["type"] = "triggerregistrationresult"
+    if error is not None:
+        message["error"] = error
+    return message
+
+
+def undo(registration: Message) -> Message:
+    """Return the message that takes a registration back."""
+    if registration["type"] == "registertrigger":
+        return unregister_trigger(registration["id"], registration["trigger_type"])
+    if registration["type"] == "registertriggertype":
+        return unregister_trigger_type(registration["id"], registration.get("namespace"))
+    return unregister_function(registration["id"])
 
 
 def reattach(previous_worker_id: str, token: Optional[str]) -> Message:

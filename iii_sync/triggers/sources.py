@@ -1,0 +1,225 @@
+"""The trigger types that come with an engine: what each takes (PROTOCOL 7.2, 9).
+
+Each function returns a :class:`TriggerSource`, to be given to ``Worker.register_trigger`` or to the ``trigger`` of
+``Worker.function``. They refuse what cannot work; what only an engine can judge, it says at the registration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Optional
+
+from ..errors import ConfigurationError
+
+__all__ = ["TriggerSource", "check_config", "cron", "http", "log", "queue", "route", "state", "stream", "subscribe"]
+
+_METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS")
+_LEVELS = ("all", "trace", "debug", "info", "warn", "error")
+
+
+class TriggerSource:
+    """A trigger type with its config: what a function is to be called for.
+
+    Attributes:
+        type: The trigger type.
+        config: What the type is given.
+    """
+
+    __slots__ = ("config", "type")
+
+    def __init__(self, type: str, config: Any = None) -> None:
+        self.type = type
+        self.config = {} if config is None else config
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TriggerSource):
+            return NotImplemented
+        return (self.type, self.config) == (other.type, other.config)
+
+    __hash__ = None  # type: ignore[assignment]  # a config may change
+
+    def __repr__(self) -> str:
+        return f"TriggerSource({self.type!r}, {self.config!r})"
+
+
+def cron(expression: str, *, condition_function_id: Optional[str] = None) -> TriggerSource:
+    """Call the function at points in time, in UTC.
+
+    Its payload: ``{"trigger": "cron", "job_id", "scheduled_time", "actual_time"}``. The next point in time is looked
+    for when the function has ended, so those during a long run are skipped.
+
+    Args:
+        expression: Second, minute, hour, day of month, month, day of week (1 is Sunday), and perhaps a year:
+            ``"0 30 3 * * *"`` is half past three every night.
+        condition_function_id: A function that is asked first; only a returned ``False``, or an error, skips the call.
+    """
+    fields = _text(expression, "expression", "six fields such as '0 30 3 * * *'").split()
+    if len(fields) not in (6, 7):
+        cure = f"; put the second first: '0 {expression.strip()}'" if len(fields) == 5 else ""
+        raise ConfigurationError(
+            f"expression={expression!r} has {len(fields)} fields instead of six (second minute hour day month weekday) "
+            f"or seven (with a year){cure}"
+        )
+    return _source("cron", {"expression": expression}, condition_function_id=condition_function_id)
+
+
+def subscribe(topic: str) -> TriggerSource:
+    """Call the function with what is published to a topic, on every worker that subscribes.
+
+    Nothing is kept for those who are not there. Metadata of the trigger is not delivered, and conditions are not
+    asked (PROTOCOL 9).
+    """
+    return _source("subscribe", {"topic": _text(topic, "topic", "the name of a topic")})
+
+
+def state(
+    *, scope: Optional[str] = None, key: Optional[str] = None, condition_function_id: Optional[str] = None
+) -> TriggerSource:
+    """Call the function when a value of the engine's state changes.
+
+    Its payload: ``{"type": "state", "event_type", "scope", "key", "old_value", "new_value"}``, the event type being
+    ``state:created``, ``state:updated`` or ``state:deleted``.
+
+    Args:
+        scope: Of this scope only.
+        key: Of this key only.
+        condition_function_id: See :func:`cron`.
+    """
+    return _source("state", {}, scope=scope, key=key, condition_function_id=condition_function_id)
+
+
+def stream(
+    stream_name: str,
+    *,
+    group_id: Optional[str] = None,
+    item_id: Optional[str] = None,
+    condition_function_id: Optional[str] = None,
+) -> TriggerSource:
+    """Call the function when an item of a stream changes, or something is sent to it.
+
+    Its payload: ``{"type": "stream", "timestamp", "streamName", "groupId", "id", "event"}``, the event being
+    ``{"type": "create" | "update" | "delete", "data"}`` or ``{"type": "event", "event": {"type", "data"}}``.
+
+    Args:
+        stream_name: The stream.
+        group_id: Of this group only.
+        item_id: Of this item only.
+        condition_function_id: See :func:`cron`.
+    """
+    config = {"stream_name": _text(stream_name, "stream_name", "the name of a stream")}
+    return _source("stream", config, group_id=group_id, item_id=item_id, condition_function_id=condition_function_id)
+
+
+def log(level: str = "all") -> TriggerSource:
+    """Call the function with what is logged through the engine; its target is always in ``default``.
+
+    Its payload is an OpenTelemetry log record: ``severity_text``, ``body``, ``attributes``, ``service_name``, …
+
+    Args:
+        level: ``all``, or one of ``trace``, ``debug``, ``info``, ``warn``, ``error``: that level alone.
+    """
+    if level not in _LEVELS:
+        raise ConfigurationError(f"level={level!r} must be one of {', '.join(_LEVELS)}")
+    return _source("log", {"level": level})
+
+
+def queue(
+    topic: str,
+    *,
+    queue_config: Optional[Mapping[str, Any]] = None,
+    condition_function_id: Optional[str] = None,
+) -> TriggerSource:
+    """Call the function with each message of a durable topic, again and again until it succeeds.
+
+    The trigger type is ``durable:subscriber``; messages come from ``iii::durable::publish``.
+
+    Args:
+        topic: The topic.
+        queue_config: The engine's options: ``type``, ``maxRetries``, ``concurrency``, ``visibilityTimeout``,
+            ``delaySeconds``, ``backoffType``, …
+        condition_function_id: See :func:`cron`.
+    """
+    if queue_config is not None and not isinstance(queue_config, Mapping):
+        raise ConfigurationError(f"queue_config={queue_config!r} must be a dict, such as {{'maxRetries': 3}}")
+    config: dict[str, Any] = {"topic": _text(topic, "topic", "the name of a topic")}
+    if queue_config is not None:
+        config["queue_config"] = dict(queue_config)
+    return _source("durable:subscriber", config, condition_function_id=condition_function_id)
+
+
+def http(
+    path: str,
+    method: str = "GET",
+    *,
+    condition_function_id: Optional[str] = None,
+    middleware_function_ids: Iterable[str] = (),
+) -> TriggerSource:
+    """Call the function for HTTP requests.
+
+    Args:
+        path: ``/orders/:id``; a parameter is a whole segment.
+        method: ``GET``, ``POST``, ``PUT``, ``DELETE``, ``PATCH``, ``HEAD`` or ``OPTIONS``.
+        condition_function_id: See :func:`cron`; an error answers the request with 500.
+        middleware_function_ids: Functions that are called before, in this order.
+    """
+    if isinstance(middleware_function_ids, str):
+        raise ConfigurationError(f"middleware_function_ids={middleware_function_ids!r} must be a list of function ids")
+    middleware = [_text(one, "middleware_function_ids", "function ids") for one in middleware_function_ids]
+    config: dict[str, Any] = {"api_path": path, "http_method": method.upper() if isinstance(method, str) else method}
+    if middleware:
+        config["middleware_function_ids"] = middleware
+    check_config("http", config)
+    return _source("http", config, condition_function_id=condition_function_id)
+
+
+def check_config(trigger_type: str, config: Any) -> None:
+    """Refuse what engines take without a word and then break on, whoever made the config.
+
+    Raises:
+        ConfigurationError: A ``stream`` trigger without a stream, which breaks the connection (E-39); an ``http``
+            trigger with a path or method that is never routed.
+    """
+    settings: Mapping[str, Any] = config if isinstance(config, Mapping) else {}
+    if trigger_type == "stream":
+        _text(settings.get("stream_name"), "stream_name", "the name of a stream")
+    elif trigger_type == "http":
+        path, method = settings.get("api_path"), settings.get("http_method", "GET")
+        _check_path(_text(path, "api_path", "a path such as '/orders/:id'"))
+        if not isinstance(method, str) or method.upper() not in _METHODS:
+            raise ConfigurationError(f"http_method={method!r} must be one of {', '.join(_METHODS)}")
+
+
+def _check_path(path: str) -> None:
+    segments = path[path[:1] == "/" :].split("/")
+    names = [segment for segment in segments if segment[:1] == ":"]
+    for segment in segments:
+        bad = set(segment) & set("{}*?#") or any(c.isspace() for c in segment) or segment == ":"
+        if bad or ":" in segment[1:]:
+            raise ConfigurationError(
+                f"api_path={path!r}: {segment!r} cannot be a segment; a parameter is a whole one, as in '/orders/:id', "
+                "and a query is no part of the path"
+            )
+    if len(set(names)) != len(names):
+        raise ConfigurationError(f"api_path={path!r} has two parameters of one name; name them differently")
+
+
+def route(trigger_type: str, config: Any) -> Optional[str]:
+    """Return what two ``http`` triggers cannot both have: the method and the path, parameters unnamed."""
+    if trigger_type != "http" or not isinstance(config, Mapping):
+        return None
+    path = str(config.get("api_path")).strip("/")
+    shape = "/".join(":" if segment[:1] == ":" else segment for segment in path.split("/"))
+    return f"{str(config.get('http_method', 'GET')).upper()} /{shape}"
+
+
+def _source(trigger_type: str, config: dict[str, Any], **optional: Optional[str]) -> TriggerSource:
+    for key, value in optional.items():
+        if value is not None:
+            config[key] = _text(value, key, "text that is not blank, or leave it out")
+    return TriggerSource(trigger_type, config)
+
+
+def _text(value: Any, what: str, cure: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigurationError(f"{what}={value!r}: give {cure}")
+    return value
