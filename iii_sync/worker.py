@@ -60,7 +60,8 @@ from .pool import HandlerPool
 from .request import DEFAULT_TIMEOUT, Request, Suspicion, prepare
 from .session import ConnectionState, Link, Session
 from .signals import terminating
-from .triggers import Trigger, TriggerSource
+from .triggers import Trigger, TriggerHandler, TriggerSource, TriggerType
+from .triggers.providers import Provider, Providers, TriggerCallbacks, type_registration
 from .triggers.registered import Triggers, trigger_registration
 from .wire import messages
 
@@ -72,6 +73,7 @@ __all__ = ["TriggerAction", "Worker", "register_worker"]
 _log = logging.getLogger("iii_sync.worker")
 
 HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
+ConfigT = TypeVar("ConfigT")
 
 #: How long getting a request out may take where the call itself has no limit.
 _SEND_TIMEOUT = 30.0
@@ -170,6 +172,7 @@ class Worker:
         self._ends = Ends(address, options, self._loop, self._pool.run_soon)
         self._functions = Functions(self._pool, self._ends)
         self._triggers = Triggers(self._session)
+        self._providers = Providers(self._session, options.namespace)
         self._lock = threading.Lock()  # guards _ending: one thread ends the worker
         self._ending = False
         self._ended = threading.Event()
@@ -383,6 +386,54 @@ class Worker:
         self._triggers.add(trigger)
         self._warn_if_parked(trigger)
         return trigger
+
+    def register_trigger_type(
+        self,
+        type_id: str,
+        description: str,
+        handler: Union[TriggerHandler[ConfigT], TriggerCallbacks[ConfigT]],
+        *,
+        trigger_request_format: Any = None,
+        call_request_format: Any = None,
+        namespace: Optional[str] = None,
+    ) -> TriggerType[ConfigT]:
+        """Provide a trigger type: be told of the triggers that workers register, and call their functions.
+
+        Blocks until the engine has it, at most ``connect_timeout``; an engine that forbids this worker to provide
+        types says nothing. Provided again after each reconnect, when the triggers that there are come again.
+
+        Args:
+            type_id: The id; one that another worker provides in the same namespace is taken over.
+            description: One line for people who list trigger types.
+            handler: An object with the methods ``register_trigger`` and ``unregister_trigger`` (see
+                :class:`~iii_sync.triggers.TriggerHandler`), or a tuple of two functions. Each takes a
+                :class:`~iii_sync.triggers.TriggerConfig`, runs on a handler thread, and is called one at a time.
+            trigger_request_format: JSON Schema of the config, listed with the type.
+            call_request_format: JSON Schema of what functions are called with, listed with the type.
+            namespace: Where it is provided. Default: the worker's.
+
+        Raises:
+            ConfigurationError: A blank or reserved id, one that this worker provides already, or a handler without the
+                two methods, or with ``async`` ones.
+            InvalidPayloadError: A format that cannot travel.
+            EngineTimeoutError: No confirmation in time.
+        """
+        self._check_usable()
+        registration = type_registration(type_id, description, trigger_request_format, call_request_format, namespace)
+        provider = Provider(registration, handler, self._pool)
+        self._providers.add(provider)
+        return TriggerType(
+            registration,
+            lambda: self._unregister_trigger_type(provider),
+            self.register_trigger,
+            self.register_function,
+        )
+
+    def _unregister_trigger_type(self, provider: Provider) -> None:
+        if os.getpid() != self._pid:
+            return
+        if self._providers.remove(provider) and not self._ending:
+            self._session.unregister(provider.registration)
 
     def _unregister_trigger(self, trigger: Trigger) -> None:
         if os.getpid() != self._pid:
@@ -638,6 +689,7 @@ class Worker:
             self._ended.wait(timeout)
             return
         deadline = Deadline(timeout)
+        self._providers.close()
         try:
             # Handlers come first, for they may still answer; what blocks them for good is their channels.
             if not self._pool.drain(timeout / 2):
@@ -673,9 +725,12 @@ class Worker:
         """Something about triggers has come in. On the reader thread."""
         if message["type"] == "triggerregistrationresult":
             self._triggers.refused(message)
+        else:
+            self._providers.received(link, message)
 
     def link_ended(self, link: Link) -> None:
         """A connection has ended. On the reader thread."""
+        self._providers.link_ended(link)
 
     def gave_up(self) -> None:
         """There will be no connection any more."""
@@ -683,7 +738,7 @@ class Worker:
 
     def registrations(self) -> list[messages.Message]:
         """Everything to be registered again after a reconnect."""
-        return self._functions.registrations() + self._triggers.registrations()
+        return self._functions.registrations() + self._providers.registrations() + self._triggers.registrations()
 
     def run_soon(self, function: Callable[[], None]) -> None:
         """Run a callback on a handler thread."""
@@ -759,6 +814,7 @@ def _leave_at_exit() -> None:
     end = time.monotonic() + _EXIT_TIMEOUT
     for worker in list(_workers):
         worker._ending = worker._functions.closed = True
+        worker._providers.close()
         worker._pool.drain(max(0.0, end - time.monotonic() - 0.5))
         worker._session.say_goodbye(max(0.1, end - time.monotonic()))
         worker._ended.set()  # a shutdown() that comes still later has nothing to wait for

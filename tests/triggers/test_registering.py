@@ -4,30 +4,14 @@ from __future__ import annotations
 
 import logging
 import pickle
-import queue
-from typing import Any, Callable
+from typing import Any
 
 import pytest
 
 from iii_sync import Worker, errors, register_worker
 from iii_sync.triggers import Trigger, cron, subscribe
 
-WAIT = 30.0
-
-Unique = Callable[[str], str]
-
-
-class Heard:
-    """A function that keeps what it is called with."""
-
-    def __init__(self, worker: Worker, function_id: str) -> None:
-        self.calls: queue.Queue[Any] = queue.Queue()
-        self.id = function_id
-        worker.register_function(function_id, lambda data, metadata=None: self.calls.put((data, metadata)))
-
-    def next(self) -> Any:
-        """What it was called with next."""
-        return self.calls.get(timeout=WAIT)
+from .support import Heard, Unique
 
 
 @pytest.fixture

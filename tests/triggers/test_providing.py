@@ -1,0 +1,277 @@
+"""Trigger types that a worker provides to others."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+import pytest
+
+from iii_sync import Worker, errors, register_worker
+from iii_sync.triggers import TriggerConfig
+
+from .support import WAIT, Heard, Hooks, Unique, wait_until
+
+
+@pytest.fixture
+def hooks() -> Hooks:
+    """A handler."""
+    return Hooks()
+
+
+def test_a_type_across_two_workers(worker: Worker, peer: Worker, hooks: Hooks, unique: Unique) -> None:
+    """The provider hears of a trigger, fires it, and hears that it has gone."""
+    hook = unique("hook")
+    request, call = {"type": "object", "title": "config"}, {"type": "object", "title": "event"}
+    kind = peer.register_trigger_type(hook, "d", hooks, trigger_request_format=request, call_request_format=call)
+    assert (kind.id, kind.namespace) == (hook, None)
+    listed = worker.trigger("engine::triggers::info", {"id": hook})
+    assert (listed["description"], listed["configuration_schema"], listed["request_schema"]) == ("d", request, call)
+    heard = Heard(worker, unique("heard"))
+    trigger = worker.register_trigger(hook, heard.id, {"url": "/x"}, metadata={"m": 1})
+    assert trigger.is_active() and trigger.error is None
+    what, config = hooks.next()
+    assert (what, config) == ("come", TriggerConfig(trigger.id, heard.id, {"url": "/x"}, {"m": 1}, "default"))
+    peer.trigger(config.function_id, "fired", namespace=config.namespace, metadata=config.metadata)
+    assert heard.next() == ("fired", {"m": 1})
+    trigger.unregister()
+    assert hooks.next() == ("gone", config)
+    assert hooks.told.empty()
+
+
+def test_two_functions_are_a_handler(worker: Worker, unique: Unique) -> None:
+    """Instead of an object; both sides may be one worker."""
+    hook, heard = unique("hook"), Heard(worker, unique("heard"))
+    hooks = Hooks()
+    kind = worker.register_trigger_type(hook, "d", (hooks.register_trigger, hooks.unregister_trigger))
+    trigger = kind.register_trigger(heard.id, metadata=5)
+    what, config = hooks.next()
+    assert (what, config.id, config.config, config.metadata) == ("come", trigger.id, {}, 5)
+    trigger.unregister()
+    assert hooks.next()[0] == "gone"
+
+
+def test_a_function_of_a_type(worker: Worker, hooks: Hooks, unique: Unique) -> None:
+    """It is listed with what the type calls it with."""
+    schema = {"type": "object", "title": "event"}
+    kind = worker.register_trigger_type(unique("hook"), "d", hooks, call_request_format=schema)
+    function = kind.register_function(unique("f"), lambda data: None, description="one line")
+    listed = worker.trigger("engine::functions::info", {"function_id": function.id})
+    assert (listed["request_schema"], listed["description"]) == (schema, "one line")
+
+
+def test_a_refusal_reaches_the_one_who_registered(
+    worker: Worker, peer: Worker, hooks: Hooks, unique: Unique, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Later than the registration returns: on the trigger, and in the log. It is not told that it goes."""
+    hook, returned = unique("hook"), threading.Event()
+
+    def refuse(config: TriggerConfig[Any]) -> None:
+        assert returned.wait(WAIT)
+        hooks.register_trigger(config)
+
+    peer.register_trigger_type(hook, "d", (refuse, hooks.unregister_trigger))
+    with caplog.at_level(logging.ERROR, "iii_sync.worker"):
+        trigger = worker.register_trigger(hook, "f", {"refuse": "no such url"})
+        assert trigger.is_active() and trigger.error is None
+        returned.set()
+        wait_until(lambda: trigger.error is not None, "the refusal")
+    assert trigger.error is not None
+    assert trigger.error.code == "trigger_registration_failed" and trigger.error.trigger_id == trigger.id
+    assert "ValueError: no such url" in str(trigger.error) and "'f'" in str(trigger.error)
+    wait_until(lambda: any("no such url" in record.getMessage() for record in caplog.records), "the log")
+    assert not trigger.is_active()
+    trigger.unregister()
+    accepted = worker.register_trigger(hook, "f", {})
+    assert [hooks.next()[1].id for _ in range(2)] == [trigger.id, accepted.id]
+    assert hooks.told.empty()
+
+
+def test_the_provider_chooses_the_code(worker: Worker, peer: Worker, unique: Unique) -> None:
+    """By raising an InvocationError."""
+
+    def refuse(config: TriggerConfig[Any]) -> None:
+        raise errors.InvocationError("QUOTA", "too many")
+
+    hook = unique("hook")
+    peer.register_trigger_type(hook, "d", (refuse, lambda config: None))
+    try:
+        trigger = worker.register_trigger(hook, "f")
+        wait_until(lambda: trigger.error is not None, "the refusal")
+        error = trigger.error
+    except errors.TriggerRegistrationError as exc:  # it came before the engine's answer
+        error = exc
+    assert error is not None and error.code == "QUOTA"
+    with pytest.raises(errors.InvocationError, match="QUOTA: too many"):
+        worker.trigger("engine::register_trigger", {"trigger_type": hook, "function_id": "f", "config": {}})
+
+
+def test_a_late_provider(worker: Worker, peer: Worker, hooks: Hooks, unique: Unique) -> None:
+    """A trigger waits for it; one that was taken back meanwhile is not told."""
+    hook = unique("hook")
+    trigger, gone = worker.register_trigger(hook, "f", {"a": 1}), worker.register_trigger(hook, "f")
+    assert not trigger.is_active()
+    gone.unregister()
+    peer.register_trigger_type(hook, "d", hooks)
+    what, config = hooks.next()
+    assert (what, config.id, config.config) == ("come", trigger.id, {"a": 1})
+    assert trigger.is_active() and hooks.told.empty()
+
+
+def test_a_provider_that_leaves(engine_url: str, worker: Worker, unique: Unique) -> None:
+    """It is told that its triggers go, before its shutdown returns; the next one gets them."""
+    hook = unique("hook")
+    first, second = Hooks(), Hooks()
+    with register_worker(engine_url) as provider:
+        provider.register_trigger_type(hook, "d", first)
+        trigger = worker.register_trigger(hook, "f", {"a": 1})
+        assert first.next()[0] == "come"
+    assert first.told.get_nowait() == ("gone", TriggerConfig(trigger.id, "f", {"a": 1}))
+    wait_until(lambda: not trigger.is_active(), "the provider's end")
+    with register_worker(engine_url) as provider:
+        provider.register_trigger_type(hook, "d", second)
+        assert second.next()[1].id == trigger.id
+        assert trigger.is_active()
+
+
+def test_a_user_that_leaves(engine_url: str, worker: Worker, hooks: Hooks, unique: Unique) -> None:
+    """Its triggers go with it."""
+    hook = unique("hook")
+    worker.register_trigger_type(hook, "d", hooks)
+    with register_worker(engine_url) as user:
+        user.register_trigger(hook, "f", {"a": 1})
+        assert hooks.next()[0] == "come"
+    assert hooks.next()[0] == "gone"
+
+
+def test_unregister_ends_a_type(worker: Worker, peer: Worker, hooks: Hooks, unique: Unique) -> None:
+    """Its triggers go, later ones are refused or wait, and it may be provided again."""
+    hook = unique("hook")
+    kind = peer.register_trigger_type(hook, "d", hooks)
+    worker.register_trigger(hook, "f", {"n": 1})
+    assert hooks.next()[0] == "come"
+    kind.unregister()
+    kind.unregister()
+    assert hooks.next()[0] == "gone"
+    assert hooks.told.empty()
+    peer.register_trigger_type(hook, "d", hooks)
+    later = worker.register_trigger(hook, "f", {"n": 2})
+    while hooks.next()[1] != TriggerConfig(later.id, "f", {"n": 2}):
+        pass  # the first one may be offered again
+    assert later.is_active()
+
+
+def test_a_type_that_is_gone_refuses(worker: Worker, peer: Worker, hooks: Hooks, unique: Unique) -> None:
+    """An engine that has not heard of it goes on sending triggers (E-29)."""
+    hook = unique("hook")
+    kind = peer.register_trigger_type(hook, "d", hooks)
+    # As it is for engines before 0.25, which ignore the message.
+    assert peer._providers.remove(next(iter(peer._providers._table.values())))
+    try:
+        trigger = worker.register_trigger(hook, "f")
+        wait_until(lambda: trigger.error is not None, "the refusal")
+        error = trigger.error
+    except errors.TriggerRegistrationError as exc:
+        error = exc
+    assert error is not None and error.code == "trigger_type_not_found" and hook in str(error)
+    kind.unregister()
+
+
+def test_calls_of_a_handler_come_one_at_a_time_in_order(worker: Worker, peer: Worker, unique: Unique) -> None:
+    """Whatever the number of threads; a handler may use its worker meanwhile."""
+    inside, most, order = [0], [0], []
+    done = threading.Event()
+
+    def note(what: str, config: TriggerConfig[Any]) -> None:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        peer.trigger("engine::baggage::get", {"key": "k"})
+        order.append((what, config.id))
+        inside[0] -= 1
+        if len(order) == 40:
+            done.set()
+
+    hook = unique("hook")
+    peer.register_trigger_type(hook, "d", (lambda one: note("come", one), lambda one: note("gone", one)))
+    ids = []
+    for _ in range(20):
+        trigger = worker.register_trigger(hook, "f")
+        ids.append(trigger.id)
+        trigger.unregister()
+    assert done.wait(WAIT)
+    assert most == [1] and order == [(what, one) for one in ids for what in ("come", "gone")]
+
+
+def test_types_in_namespaces(engine_url: str, worker: Worker, unique: Unique) -> None:
+    """Each is provided in its own; a trigger finds its worker's first, or the one it names."""
+    hook, space = unique("hook"), unique("space")
+    plain, spaced = Hooks(), Hooks()
+    worker.register_trigger_type(hook, "d", plain)
+    kind = worker.register_trigger_type(hook, "d", spaced, namespace=space)
+    with register_worker(engine_url, namespace=space) as user:
+        own = user.register_trigger(hook, "f", {"n": 1})
+        assert spaced.next()[1] == TriggerConfig(own.id, "f", {"n": 1}, None, space)
+        other = user.register_trigger(hook, "f", {"n": 2}, namespace="default", trigger_namespace="default")
+        assert plain.next()[1] == TriggerConfig(other.id, "f", {"n": 2}, None, "default")
+        through = kind.register_trigger("g")
+        assert spaced.next()[1] == TriggerConfig(through.id, "g", {}, None, "default")
+        own.unregister()
+        assert spaced.next() == ("gone", TriggerConfig(own.id, "f", {"n": 1}, None, space))
+    assert plain.next()[0] == "gone"
+    through.unregister()
+    assert spaced.next()[1].id == through.id
+
+
+class Half:
+    """A handler without a second method."""
+
+    def register_trigger(self, config: Any) -> None: ...
+
+
+class Asynchronous(Half):
+    """A handler that does not run on threads."""
+
+    async def unregister_trigger(self, config: Any) -> None: ...
+
+
+class Greedy(Half):
+    """A handler with a wrong signature."""
+
+    def unregister_trigger(self, config: Any, more: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (("", "d", Hooks()), "trigger type=''"),
+        ((None, "d", Hooks()), "trigger type=None"),
+        (("engine::x", "d", Hooks()), "engine's own"),
+        (("x", None, Hooks()), "description=None"),
+        (("x", "\ud800", Hooks()), "description: lone surrogate"),
+        (("x", "d", None), r"has no register_trigger\(config\)"),
+        (("x", "d", Half()), r"has no unregister_trigger\(config\)"),
+        (("x", "d", Hooks), r"not <class"),
+        (("x", "d", Asynchronous()), "async def"),
+        (("x", "d", Greedy()), r"must take one argument.*\(config.*more"),
+        (("x", "d", (print,)), "has no register_trigger"),
+        (("x", "d", (print, 5)), "has no unregister_trigger"),
+    ],
+)
+def test_what_is_refused_here(worker: Worker, arguments: Any, match: str) -> None:
+    """Named, before anything is sent."""
+    with pytest.raises((errors.ConfigurationError, errors.InvalidPayloadError), match=match):
+        worker.register_trigger_type(*arguments)
+    assert worker.registrations() == []
+
+
+def test_more_that_is_refused_here(worker: Worker, hooks: Hooks, unique: Unique) -> None:
+    """A blank namespace, formats that cannot travel, and a type twice."""
+    hook = unique("hook")
+    with pytest.raises(errors.ConfigurationError, match="namespace=''"):
+        worker.register_trigger_type(hook, "d", hooks, namespace="")
+    with pytest.raises(errors.InvalidPayloadError, match="call_request_format"):
+        worker.register_trigger_type(hook, "d", hooks, call_request_format={1: 2})
+    worker.register_trigger_type(hook, "d", hooks)
+    with pytest.raises(errors.ConfigurationError, match="already"):
+        worker.register_trigger_type(hook, "d", hooks)

@@ -1,0 +1,211 @@
+"""The trigger types that come with an engine, as helpers make them, really firing."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+
+import pytest
+
+from iii_sync import Worker, errors, register_worker
+from iii_sync.triggers import TriggerSource, cron, http, log, queue, state, stream, subscribe
+
+from .support import Heard, Unique
+
+
+@pytest.fixture
+def heard(worker: Worker, unique: Unique) -> Heard:
+    """A function of the worker."""
+    return Heard(worker, unique("heard"))
+
+
+def test_cron(worker: Worker, heard: Heard) -> None:
+    """Every second, until it is taken back."""
+    trigger = worker.register_trigger(cron("* * * * * *"), heard.id, metadata={"m": 1})
+    first, metadata = heard.next()
+    second, _ = heard.next()
+    trigger.unregister()
+    assert (first["trigger"], first["job_id"], metadata) == ("cron", trigger.id, {"m": 1})
+    assert first["scheduled_time"] < second["scheduled_time"]
+
+
+def test_subscribe(worker: Worker, peer: Worker, heard: Heard, unique: Unique) -> None:
+    """Every subscriber hears it."""
+    topic, other = unique("topic"), Heard(peer, unique("other"))
+    worker.register_trigger(subscribe(topic), heard.id)
+    peer.register_trigger(subscribe(topic), other.id)
+    worker.trigger("publish", {"topic": topic, "data": [1]})
+    assert heard.next()[0] == other.next()[0] == [1]
+
+
+def test_state(worker: Worker, heard: Heard, unique: Unique) -> None:
+    """What changes in a scope, of one key or of all."""
+    scope, one = unique("scope"), Heard(worker, unique("one"))
+    worker.register_trigger(state(scope=scope), heard.id)
+    worker.register_trigger(state(scope=scope, key="b"), one.id)
+    worker.trigger("state::set", {"scope": scope, "key": "a", "value": 1})
+    assert heard.next()[0]["event_type"] == "state:created"
+    worker.trigger("state::set", {"scope": scope, "key": "b", "value": 2})
+    assert heard.next()[0]["key"] == one.next()[0]["key"] == "b"
+    assert one.calls.empty()
+
+
+def test_stream(worker: Worker, heard: Heard, unique: Unique) -> None:
+    """What changes in a stream, of one item or of all."""
+    name, one = unique("stream"), Heard(worker, unique("one"))
+    worker.register_trigger(stream(name), heard.id)
+    worker.register_trigger(stream(name, group_id="g", item_id="b"), one.id)
+    for item in "ab":
+        worker.trigger("stream::set", {"stream_name": name, "group_id": "g", "item_id": item, "data": {"n": item}})
+        event = heard.next()[0]
+        assert (event["streamName"], event["id"]) == (name, item)
+        assert (event["event"]["type"], event["event"]["data"]) == ("create", {"n": item})
+    assert one.next()[0]["id"] == "b" and one.calls.empty()
+
+
+def test_log(local_engine_url: str, unique: Unique) -> None:
+    """One level alone. The real engine of these tests keeps no logs, and so has no such trigger type."""
+    body = unique("body")
+    with register_worker(local_engine_url) as worker:
+        heard, every = Heard(worker, unique("heard")), Heard(worker, unique("every"))
+        worker.register_trigger(log("warn"), heard.id)
+        worker.register_trigger(log(), every.id)
+        for level in ("info", "warn"):
+            worker.trigger(f"engine::log::{level}", {"message": body, "data": {"n": level}})
+            while (record := every.next()[0])["body"] != body:
+                pass  # of somebody else
+            assert record["severity_text"] == level.upper()
+        while (record := heard.next()[0])["body"] != body:
+            pass
+        assert record["severity_text"] == "WARN"
+
+
+def test_queue(worker: Worker, unique: Unique) -> None:
+    """A message comes again until it is done."""
+    topic, name, tries = unique("topic"), unique("f"), []
+    done = Heard(worker, unique("done"))
+
+    def flaky(data: Any) -> None:
+        tries.append(data)
+        if len(tries) < 2:
+            raise ValueError("not yet")
+        worker.trigger(done.id, tries)
+
+    worker.register_function(name, flaky)
+    worker.register_trigger(queue(topic, queue_config={"maxRetries": 3}), name)
+    worker.trigger("iii::durable::publish", {"topic": topic, "data": {"n": 1}})
+    assert done.next()[0] == [{"n": 1}, {"n": 1}]
+
+
+def test_http(worker: Worker, unique: Unique, engine_http_url: str) -> None:
+    """A path with a parameter, behind a condition."""
+    path, name, condition = unique("/path"), unique("f"), unique("condition")
+    worker.register_function(condition, lambda data: data["path_params"]["id"] != "7")
+    worker.register_function(name, lambda data: {"status_code": 200, "body": data["path_params"]})
+    worker.register_trigger(http(f"{path}/:id", "post", condition_function_id=condition), name)
+    request = urllib.request.Request(f"{engine_http_url}{path}/8", data=b"{}", method="POST")
+    with urllib.request.urlopen(request, timeout=30) as response:
+        assert json.load(response) == {"id": "8"}
+    refused = urllib.request.Request(f"{engine_http_url}{path}/7", data=b"{}", method="POST")
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(refused, timeout=30)
+    caught.value.close()
+    assert caught.value.code == 422
+
+
+@pytest.mark.parametrize("kind", ["state", "stream"])
+def test_conditions(worker: Worker, heard: Heard, unique: Unique, kind: str) -> None:
+    """Only ``False`` skips the call."""
+    name, condition = unique("name"), unique("condition")
+
+    def answers(data: Any) -> Any:
+        value = data["new_value"] if kind == "state" else data["event"]["data"]
+        return value["go"]
+
+    worker.register_function(condition, answers)
+    if kind == "state":
+        worker.register_trigger(state(scope=name, condition_function_id=condition), heard.id)
+    else:
+        worker.register_trigger(stream(name, condition_function_id=condition), heard.id)
+    for go in (False, 0, None, True):
+        value = {"go": go}
+        if kind == "state":
+            worker.trigger("state::set", {"scope": name, "key": repr(go), "value": value})
+        else:
+            worker.trigger("stream::set", {"stream_name": name, "group_id": "g", "item_id": repr(go), "data": value})
+    called = {
+        repr(call["new_value"] if kind == "state" else call["event"]["data"])
+        for call, _ in (heard.next() for _ in range(3))
+    }
+    assert called == {repr({"go": go}) for go in (0, None, True)} and heard.calls.empty()
+
+
+def test_what_the_helpers_make() -> None:
+    """The configs of PROTOCOL 7.2 and 9."""
+    assert cron("0 0 3 * * * 2030", condition_function_id="c") == TriggerSource(
+        "cron", {"expression": "0 0 3 * * * 2030", "condition_function_id": "c"}
+    )
+    assert state() == TriggerSource("state")
+    assert queue("t", queue_config={"type": "fifo"}, condition_function_id="c") == TriggerSource(
+        "durable:subscriber", {"topic": "t", "queue_config": {"type": "fifo"}, "condition_function_id": "c"}
+    )
+    assert http("a/:b", "patch", middleware_function_ids=["m"]) == TriggerSource(
+        "http", {"api_path": "a/:b", "http_method": "PATCH", "middleware_function_ids": ["m"]}
+    )
+    assert http("/") != http("/", "POST") and repr(log()) == "TriggerSource('log', {'level': 'all'})"
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "match"),
+    [
+        (cron, ("*/5 * * * *",), r"5 fields.*'0 \*/5 \* \* \* \*'"),
+        (cron, ("",), "expression=''"),
+        (cron, (None,), "expression=None"),
+        (cron, ("* * *",), "3 fields"),
+        (subscribe, ("",), "topic=''"),
+        (subscribe, (5,), "topic=5"),
+        (stream, (None,), "stream_name=None"),
+        (stream, (" ",), "stream_name=' '"),
+        (log, ("warning",), "level='warning' must be one of all, trace"),
+        (log, (None,), "level=None"),
+        (queue, (None,), "topic=None"),
+        (queue, ("t", [1]), r"queue_config=\[1\]"),
+        (http, ("",), "api_path=''"),
+        (http, (None,), "api_path=None"),
+        (http, ("/a/{id}",), "'{id}' cannot be a segment"),
+        (http, ("/a/x:id",), "'x:id' cannot be a segment"),
+        (http, ("/a/*",), "cannot be a segment"),
+        (http, ("/a?b=1",), "a query is no part"),
+        (http, ("/a/:",), "':' cannot be a segment"),
+        (http, ("/:a/:a",), "two parameters of one name"),
+        (http, ("/", "BREW"), "http_method='BREW' must be one of GET"),
+        (http, ("/", None), "http_method=None"),
+    ],
+)
+def test_what_the_helpers_refuse(make: Any, arguments: Any, match: str) -> None:
+    """Named, with the cure."""
+    if make is queue and len(arguments) == 2:
+        with pytest.raises(errors.ConfigurationError, match=match):
+            queue(arguments[0], queue_config=arguments[1])
+        return
+    with pytest.raises(errors.ConfigurationError, match=match):
+        make(*arguments)
+
+
+@pytest.mark.parametrize("value", ["", 5, ["f"]])
+def test_wrong_names_in_the_helpers(value: Any) -> None:
+    """Blank, or not text."""
+    with pytest.raises(errors.ConfigurationError, match="condition_function_id="):
+        cron("0 * * * * *", condition_function_id=value)
+    for name in ("scope", "key"):
+        with pytest.raises(errors.ConfigurationError, match=f"{name}="):
+            state(**{name: value})
+    for name in ("group_id", "item_id"):
+        with pytest.raises(errors.ConfigurationError, match=f"{name}="):
+            stream("s", **{name: value})
+    with pytest.raises(errors.ConfigurationError, match="middleware_function_ids="):
+        http("/", middleware_function_ids=[value])
+    with pytest.raises(errors.ConfigurationError, match="must be a list"):
+        http("/", middleware_function_ids="f")
