@@ -17,7 +17,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, Literal, Optional, TypedDict, TypeVar, Union, overload
 
@@ -63,6 +63,7 @@ from .signals import terminating
 from .triggers import Trigger, TriggerHandler, TriggerSource, TriggerType
 from .triggers.providers import Provider, Providers, TriggerCallbacks, type_registration
 from .triggers.registered import Triggers, trigger_registration
+from .triggers.sources import trigger_sources
 from .wire import messages
 
 if TYPE_CHECKING:
@@ -276,10 +277,11 @@ class Worker:
         metadata: Any = None,
         request_format: Any = None,
         response_format: Any = None,
+        trigger: Union[None, TriggerSource, Iterable[TriggerSource]] = None,
     ) -> FunctionRef:
         """Offer a function; it can be called when this returns.
 
-        Blocks until the engine has taken it, at most ``connect_timeout``.
+        Blocks until the engine has taken it, at most ``connect_timeout``, and as long for each trigger.
 
         Args:
             function_id: The id, by custom ``service::name``.
@@ -290,15 +292,19 @@ class Worker:
             metadata: Listed with the function.
             request_format: JSON Schema of the payload, listed with the function.
             response_format: JSON Schema of the result, listed with the function.
+            trigger: What else the function is called for, ``cron("0 0 3 * * *")`` for instance: one of
+                :mod:`iii_sync.triggers`, or several. They go when the function is unregistered.
 
         Raises:
             ConfigurationError: An id that the engine serves itself, or that this worker has registered already; a
-                handler that cannot be called, or is ``async``.
-            RegistrationRejectedError: Another live worker offers the id.
+                handler that cannot be called, or is ``async``; what is no trigger.
+            RegistrationRejectedError: Another live worker offers the id, or a trigger was refused
+                (``TriggerRegistrationError``); then the function is not registered either.
             EngineTimeoutError: No confirmation in time.
         """
         self._check_usable()
         check_function_id(function_id)
+        sources = trigger_sources(trigger)
         try:
             registration = messages.register_function(
                 function_id,
@@ -311,12 +317,21 @@ class Worker:
             raise InvalidPayloadError(str(exc)) from None
         function = Function(function_id, handler, registration)
         self._functions.add(function)
+        triggers: list[Trigger] = []
+
+        def unregister() -> None:
+            for one in triggers:
+                one.unregister()
+            self._unregister(function)
+
         try:
             self._session.register(registration)
+            for source in sources:
+                triggers.append(self.register_trigger(source, function_id))
         except BaseException:
-            self._unregister(function)
+            unregister()
             raise
-        return FunctionRef(function_id, lambda: self._unregister(function))
+        return FunctionRef(function_id, unregister)
 
     def function(self, function_id: str, **details: Any) -> Callable[[HandlerT], HandlerT]:
         """Decorate the handler of a function; takes, does and raises what :meth:`register_function` does."""

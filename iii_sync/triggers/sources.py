@@ -7,11 +7,23 @@ Each function returns a :class:`TriggerSource`, to be given to ``Worker.register
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from ..errors import ConfigurationError
 
-__all__ = ["TriggerSource", "check_config", "cron", "http", "log", "queue", "route", "state", "stream", "subscribe"]
+__all__ = [
+    "TriggerSource",
+    "check_config",
+    "cron",
+    "http",
+    "log",
+    "queue",
+    "route",
+    "state",
+    "stream",
+    "subscribe",
+    "trigger_sources",
+]
 
 _METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS")
 _LEVELS = ("all", "trace", "debug", "info", "warn", "error")
@@ -170,6 +182,24 @@ def http(
         config["middleware_function_ids"] = middleware
     check_config("http", config)
     return _source("http", config, condition_function_id=condition_function_id)
+
+
+def trigger_sources(given: Union[None, TriggerSource, Iterable[TriggerSource]]) -> list[TriggerSource]:
+    """Return the sources that the ``trigger`` of a function names.
+
+    Raises:
+        ConfigurationError: Something in it is none.
+    """
+    if given is None or isinstance(given, TriggerSource):
+        return [] if given is None else [given]
+    sources = list(given) if isinstance(given, Iterable) else [given]
+    for source in sources:
+        if not isinstance(source, TriggerSource):
+            raise ConfigurationError(
+                f"trigger={given!r}: {source!r} is none; give cron(...) or another of iii_sync.triggers, or a "
+                "TriggerSource(type, config)"
+            )
+    return sources
 
 
 def check_config(trigger_type: str, config: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import queue
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from iii_sync import Worker, errors, register_worker
 from iii_sync.triggers import Trigger, cron, subscribe
 
-from .support import Heard, Unique
+from .support import WAIT, Heard, Unique
 
 
 @pytest.fixture
@@ -170,3 +171,37 @@ def test_after_shutdown(engine_url: str) -> None:
     trigger.unregister()
     with pytest.raises(errors.WorkerClosedError):
         worker.register_trigger("subscribe", "f", {"topic": "t"})
+
+
+def test_a_function_with_its_triggers(worker: Worker, peer: Worker, unique: Unique) -> None:
+    """They come with it and go with it."""
+    topics = [unique("one"), unique("two")]
+    calls: queue.Queue[Any] = queue.Queue()
+    name = unique("f")
+    function = worker.register_function(name, calls.put, trigger=[subscribe(topic) for topic in topics])
+    for topic in topics:
+        peer.trigger("publish", {"topic": topic, "data": topic})
+        assert calls.get(timeout=WAIT) == topic
+    function.unregister()
+    function.unregister()
+    assert of_function(peer, name) == [] and worker.registrations() == []
+
+    @worker.function(name, trigger=subscribe(topics[0]))
+    def again(data: Any) -> None:
+        calls.put(data)
+
+    peer.trigger("publish", {"topic": topics[0], "data": 3})
+    assert calls.get(timeout=WAIT) == 3
+
+
+def test_a_function_whose_trigger_is_refused(worker: Worker, unique: Unique) -> None:
+    """Is not registered either, nor are its other triggers."""
+    name = unique("f")
+    with pytest.raises(errors.TriggerRegistrationError):
+        worker.register_function(name, print, trigger=[subscribe(unique("t")), cron("99 * * * * *")])
+    for wrong in ("cron", {"type": "cron"}, 5, [None]):
+        with pytest.raises(errors.ConfigurationError, match=r"give cron\(\.\.\.\)"):
+            worker.register_function(name, print, trigger=wrong)  # type: ignore[arg-type]
+    assert worker.registrations() == [] and of_function(worker, name) == []
+    with pytest.raises(errors.FunctionNotFoundError):
+        worker.trigger(name)
