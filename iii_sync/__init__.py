@@ -23,6 +23,7 @@ from .channels import (
 from .errors import IIISyncError, InvocationError, RegistrationRejectedError
 from .functions import FunctionRef
 from .options import InitOptions, ReconnectionConfig
+from .triggers import Trigger, TriggerConfig, TriggerHandler, TriggerType
 from .worker import TriggerAction, Worker, register_worker
 
 __all__ = [
@@ -37,7 +38,11 @@ __all__ = [
     "ReconnectionConfig",
     "RegistrationRejectedError",
     "StreamChannelRef",
+    "Trigger",
     "TriggerAction",
+    "TriggerConfig",
+    "TriggerHandler",
+    "TriggerType",
     "Worker",
     "__version__",
     "extract_channel_refs",

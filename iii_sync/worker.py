@@ -173,7 +173,7 @@ class Worker:
         self._ends = Ends(address, options, self._loop, self._pool.run_soon)
         self._functions = Functions(self._pool, self._ends)
         self._triggers = Triggers(self._session)
-        self._providers = Providers(self._session, options.namespace)
+        self._providers = Providers(self._session)
         self._lock = threading.Lock()  # guards _ending: one thread ends the worker
         self._ending = False
         self._ended = threading.Event()
@@ -428,13 +428,16 @@ class Worker:
             namespace: Where it is provided. Default: the worker's.
 
         Raises:
-            ConfigurationError: A blank or reserved id, one that this worker provides already, or a handler without the
-                two methods, or with ``async`` ones.
+            ConfigurationError: A blank id, one that the engine itself or this worker provides already; a handler
+                without the two methods, or with ``async`` ones.
             InvalidPayloadError: A format that cannot travel.
             EngineTimeoutError: No confirmation in time.
         """
         self._check_usable()
-        registration = type_registration(type_id, description, trigger_request_format, call_request_format, namespace)
+        own = self._options.namespace
+        registration = type_registration(
+            type_id, description, trigger_request_format, call_request_format, namespace, own
+        )
         provider = Provider(registration, handler, self._pool)
         self._providers.add(provider)
         return TriggerType(

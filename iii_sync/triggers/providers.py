@@ -12,8 +12,7 @@ import inspect
 import logging
 import threading
 from collections import deque
-from collections.abc import Mapping
-from typing import Any, Callable, Generic, Optional, Protocol, TypeVar, Union
+from typing import Any, Callable, Generic, Optional, Protocol, TypeVar
 
 from ..errors import ConfigurationError, InvalidPayloadError, InvocationError
 from ..functions import FunctionRef
@@ -27,6 +26,24 @@ __all__ = ["Providers", "TriggerConfig", "TriggerHandler", "TriggerType", "type_
 _log = logging.getLogger("iii_sync.worker")
 
 _DEFAULT_NAMESPACE = "default"
+
+#: Types that the engine serves there. A worker that provides one of them takes it over, and when that worker leaves
+#: nobody serves it until the engine restarts, as with functions (E-16).
+_ENGINE_TYPES = frozenset(
+    {
+        "configuration",
+        "cron",
+        "durable:subscriber",
+        "http",
+        "log",
+        "state",
+        "stream",
+        "stream:join",
+        "stream:leave",
+        "subscribe",
+        "trace",
+    }
+)
 
 #: Characters of an error's text that are sent.
 _MAX_TEXT = 10_000
@@ -73,7 +90,7 @@ class TriggerType(Generic[ConfigT]):
 
     Attributes:
         id: The type's id.
-        namespace: Where it is provided; ``None`` for the worker's own namespace.
+        namespace: Where it is provided.
     """
 
     def __init__(
@@ -84,7 +101,7 @@ class TriggerType(Generic[ConfigT]):
         register_function: Callable[..., FunctionRef],
     ) -> None:
         self.id: str = registration["id"]
-        self.namespace: Optional[str] = registration.get("namespace")
+        self.namespace: str = registration["namespace"]
         self._call_request_format = registration.get("call_request_format")
         self._unregister: Optional[Callable[[], None]] = unregister
         self._register_trigger = register_trigger
@@ -207,12 +224,10 @@ class Providers:
 
     Args:
         session: The worker's.
-        own_namespace: The worker's.
     """
 
-    def __init__(self, session: Session, own_namespace: Optional[str]) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
-        self._own_namespace = own_namespace or _DEFAULT_NAMESPACE
         self._lock = threading.Lock()  # guards the table
         self._table: dict[tuple[str, str], Provider] = {}
 
@@ -222,7 +237,7 @@ class Providers:
         Raises:
             ConfigurationError: It is provided by this worker already.
         """
-        key = self._key(provider)
+        key = _key(provider)
         with self._lock:
             if key in self._table:
                 raise ConfigurationError(
@@ -238,7 +253,7 @@ class Providers:
 
     def remove(self, provider: Provider) -> bool:
         """Take a type out; its triggers go. ``False`` when it is not there."""
-        key = self._key(provider)
+        key = _key(provider)
         with self._lock:
             if self._table.get(key) is not provider:
                 return False
@@ -287,16 +302,18 @@ class Providers:
         for provider in providers:
             provider.release_all(link)
 
-    def _key(self, provider: Provider) -> tuple[str, str]:
-        return (provider.registration.get("namespace", self._own_namespace), provider.registration["id"])
+
+def _key(provider: Provider) -> tuple[str, str]:
+    return provider.registration["namespace"], provider.registration["id"]
 
 
 def type_registration(
-    type_id: Union[str, Mapping[str, Any]],
-    description: Optional[str],
+    type_id: Any,
+    description: Any,
     trigger_request_format: Any,
     call_request_format: Any,
     namespace: Optional[str],
+    own_namespace: Optional[str],
 ) -> messages.Message:
     """Check what ``Worker.register_trigger_type`` was given and return the message that says it.
 
@@ -305,12 +322,16 @@ def type_registration(
         InvalidPayloadError: A format that cannot travel.
     """
     type_id = named(type_id, "trigger type", "a name such as 'webhook'")
-    if type_id.startswith("engine::"):
-        raise ConfigurationError(f"trigger type {type_id!r} is the engine's own; choose another id")
     if not isinstance(description, str):
         raise ConfigurationError(f"description={description!r}: give one line for people who list trigger types")
     if namespace is not None:
         named(namespace, "namespace", "a name, or leave it out")
+    namespace = namespace or own_namespace or _DEFAULT_NAMESPACE
+    if type_id.startswith("engine::") or (type_id in _ENGINE_TYPES and namespace == _DEFAULT_NAMESPACE):
+        raise ConfigurationError(
+            f"trigger type {type_id!r} is served by the engine itself and cannot be provided in {namespace!r}: it "
+            "would be gone for everybody once this worker leaves; choose another id, or another namespace"
+        )
     try:
         return messages.register_trigger_type(
             type_id,

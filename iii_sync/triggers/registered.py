@@ -193,7 +193,8 @@ def trigger_registration(
         metadata = messages.check(metadata, "metadata")
     except messages.InvalidValue as exc:
         raise InvalidPayloadError(str(exc)) from None
-    check_config(trigger_type, config)
+    if trigger_namespace in (None, "default"):  # elsewhere the name may mean another type
+        check_config(trigger_type, config)
     return messages.register_trigger(
         str(uuid.uuid4()) if trigger_id is None else trigger_id,
         trigger_type,

@@ -130,8 +130,7 @@ def log(level: str = "all") -> TriggerSource:
     Args:
         level: ``all``, or one of ``trace``, ``debug``, ``info``, ``warn``, ``error``: that level alone.
     """
-    if level not in _LEVELS:
-        raise ConfigurationError(f"level={level!r} must be one of {', '.join(_LEVELS)}")
+    check_config("log", {"level": level})
     return _source("log", {"level": level})
 
 
@@ -203,20 +202,30 @@ def trigger_sources(given: Union[None, TriggerSource, Iterable[TriggerSource]]) 
 
 
 def check_config(trigger_type: str, config: Any) -> None:
-    """Refuse what engines take without a word and then break on, whoever made the config.
+    """Refuse what engines take without a word, to break on it (E-39) or never to fire, whoever made the config.
 
     Raises:
-        ConfigurationError: A ``stream`` trigger without a stream, which breaks the connection (E-39); an ``http``
-            trigger with a path or method that is never routed.
+        ConfigurationError: A trigger without its ``stream_name``, ``topic`` or path; a level, a method or a condition
+            that there cannot be.
     """
     settings: Mapping[str, Any] = config if isinstance(config, Mapping) else {}
     if trigger_type == "stream":
         _text(settings.get("stream_name"), "stream_name", "the name of a stream")
+    elif trigger_type in ("subscribe", "durable:subscriber"):
+        _text(settings.get("topic"), "topic", "the name of a topic")
+    elif trigger_type == "log":
+        level = settings.get("level", "all")
+        if level not in _LEVELS:
+            raise ConfigurationError(f"level={level!r} must be one of {', '.join(_LEVELS)}")
     elif trigger_type == "http":
         path, method = settings.get("api_path"), settings.get("http_method", "GET")
         _check_path(_text(path, "api_path", "a path such as '/orders/:id'"))
         if not isinstance(method, str) or method.upper() not in _METHODS:
             raise ConfigurationError(f"http_method={method!r} must be one of {', '.join(_METHODS)}")
+    elif trigger_type not in ("cron", "state"):
+        return
+    if settings.get("condition_function_id") is not None:
+        _text(settings["condition_function_id"], "condition_function_id", "the id of a function")
 
 
 def _check_path(path: str) -> None:

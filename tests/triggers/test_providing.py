@@ -25,7 +25,7 @@ def test_a_type_across_two_workers(worker: Worker, peer: Worker, hooks: Hooks, u
     hook = unique("hook")
     request, call = {"type": "object", "title": "config"}, {"type": "object", "title": "event"}
     kind = peer.register_trigger_type(hook, "d", hooks, trigger_request_format=request, call_request_format=call)
-    assert (kind.id, kind.namespace) == (hook, None)
+    assert (kind.id, kind.namespace) == (hook, "default")
     listed = worker.trigger("engine::triggers::info", {"id": hook})
     assert (listed["description"], listed["configuration_schema"], listed["request_schema"]) == ("d", request, call)
     heard = Heard(worker, unique("heard"))
@@ -113,6 +113,7 @@ def test_a_late_provider(worker: Worker, peer: Worker, hooks: Hooks, unique: Uni
     trigger, gone = worker.register_trigger(hook, "f", {"a": 1}), worker.register_trigger(hook, "f")
     assert not trigger.is_active()
     gone.unregister()
+    worker.trigger("engine::baggage::get", {"key": "k"})  # answered when that has been taken
     peer.register_trigger_type(hook, "d", hooks)
     what, config = hooks.next()
     assert (what, config.id, config.config) == ("come", trigger.id, {"a": 1})
@@ -246,7 +247,7 @@ class Greedy(Half):
     [
         (("", "d", Hooks()), "trigger type=''"),
         ((None, "d", Hooks()), "trigger type=None"),
-        (("engine::x", "d", Hooks()), "engine's own"),
+        (("engine::x", "d", Hooks()), "served by the engine itself"),
         (("x", None, Hooks()), "description=None"),
         (("x", "\ud800", Hooks()), "description: lone surrogate"),
         (("x", "d", None), r"has no register_trigger\(config\)"),
@@ -275,3 +276,14 @@ def test_more_that_is_refused_here(worker: Worker, hooks: Hooks, unique: Unique)
     worker.register_trigger_type(hook, "d", hooks)
     with pytest.raises(errors.ConfigurationError, match="already"):
         worker.register_trigger_type(hook, "d", hooks)
+
+
+@pytest.mark.parametrize("type_id", ["cron", "state", "subscribe", "stream", "durable:subscriber"])
+def test_a_type_of_the_engine_is_refused(worker: Worker, hooks: Hooks, unique: Unique, type_id: str) -> None:
+    """It would be gone for everybody when the worker leaves (E-16); another namespace is nobody's."""
+    with pytest.raises(errors.ConfigurationError, match=f"'{type_id}' is served by the engine itself"):
+        worker.register_trigger_type(type_id, "d", hooks)
+    assert worker.registrations() == []
+    kind = worker.register_trigger_type(type_id, "d", hooks, namespace=unique("space"))
+    trigger = kind.register_trigger("f", {"whatever": "it takes"})
+    assert hooks.next()[1].id == trigger.id

@@ -41,7 +41,10 @@ def test_a_trigger_calls_its_function(worker: Worker, peer: Worker, heard: Heard
     trigger.unregister()
     assert not trigger.is_active() and of_function(worker, heard.id) == []
     peer.trigger("publish", {"topic": topic, "data": {"n": 2}})
-    assert heard.calls.empty()
+    other = unique("other")
+    worker.register_trigger("subscribe", heard.id, {"topic": other})
+    peer.trigger("publish", {"topic": other, "data": {"n": 3}})
+    assert heard.next()[0] == {"n": 3}
 
 
 def test_the_forms_of_a_registration(worker: Worker, heard: Heard, unique: Unique) -> None:
@@ -117,6 +120,11 @@ def test_an_unknown_type_waits_and_is_told(
         (("stream", "f", {}), "stream_name=None"),
         (("stream", "f", None), "stream_name=None"),
         (("stream", "f", {"stream_name": 5}), "stream_name=5"),
+        (("subscribe", "f", {}), "topic=None"),
+        (("subscribe", "f", ["t"]), "topic=None"),
+        (("durable:subscriber", "f", {"topic": 5}), "topic=5"),
+        (("log", "f", {"level": "warning"}), "level='warning'"),
+        (("cron", "f", {"expression": "* * * * * *", "condition_function_id": 5}), "condition_function_id=5"),
         (("http", "f", {}), "api_path=None"),
         (("http", "f", {"api_path": "/a b"}), "a b"),
         (("http", "f", {"api_path": "/a", "http_method": "BREW"}), "BREW"),
