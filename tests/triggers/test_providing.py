@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -124,8 +125,13 @@ def test_a_provider_that_leaves(engine_url: str, worker: Worker, unique: Unique)
     """It is told that its triggers go, before its shutdown returns; the next one gets them."""
     hook = unique("hook")
     first, second = Hooks(), Hooks()
+
+    def slow(config: TriggerConfig[Any]) -> None:
+        time.sleep(0.3)
+        first.unregister_trigger(config)
+
     with register_worker(engine_url) as provider:
-        provider.register_trigger_type(hook, "d", first)
+        provider.register_trigger_type(hook, "d", (first.register_trigger, slow))
         trigger = worker.register_trigger(hook, "f", {"a": 1})
         assert first.next()[0] == "come"
     assert first.told.get_nowait() == ("gone", TriggerConfig(trigger.id, "f", {"a": 1}))

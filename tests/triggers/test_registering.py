@@ -192,7 +192,7 @@ def test_a_function_with_its_triggers(worker: Worker, peer: Worker, unique: Uniq
         assert calls.get(timeout=WAIT) == topic
     function.unregister()
     function.unregister()
-    assert of_function(peer, name) == [] and worker.registrations() == []
+    assert of_function(worker, name) == [] and worker.registrations() == []
 
     @worker.function(name, trigger=subscribe(topics[0]))
     def again(data: Any) -> None:
