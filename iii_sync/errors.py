@@ -24,6 +24,7 @@
     │  ├─ FunctionNotFoundError · PermissionDeniedError · HandlerFailedError
     │  ├─ PayloadTooLargeError · OverloadedError
     │  └─ CallTimeout
+    ├─ HttpError                                raised by an HTTP function: its response is this error
     └─ ChannelError (OSError)
        ├─ ChannelBrokenError (BrokenPipeError)  the other side is gone
        ├─ ChannelAbortedError                   abort() or shutdown() on this side
@@ -39,6 +40,7 @@ All of them can be pickled. Closed files raise ``ValueError`` and unsupported fi
 from __future__ import annotations
 
 import copy
+import http
 import reprlib
 from typing import Any, Optional, TypeVar
 
@@ -64,6 +66,7 @@ __all__ = [
     "FunctionNotFoundError",
     "HandlerFailedError",
     "HandshakeRejectedError",
+    "HttpError",
     "IIISyncError",
     "InvalidPayloadError",
     "InvocationError",
@@ -294,6 +297,44 @@ class CallTimeout(EngineTimeoutError, InvocationError):
         InvocationError.__init__(self, code, message, function_id, invocation_id, stacktrace)
 
     __str__ = InvocationError.__str__
+
+
+class HttpError(IIISyncError):
+    """Raise it in an HTTP function to answer with an error: ``HttpError(404, "no such file")``.
+
+    The response is ``{"error": {"code": …, "message": …}}``, as the engine's own are. Once a response has begun it
+    can only be cut.
+
+    Args:
+        status: From 400 to 599.
+        message: For the client.
+        code: For programs; default: the status in words, such as ``NOT_FOUND``.
+        headers: Added to the response, for instance ``{"retry-after": "5"}``.
+    """
+
+    def __init__(
+        self, status: int, message: str = "", code: Optional[str] = None, headers: Optional[dict[str, str]] = None
+    ) -> None:
+        if not isinstance(status, int) or isinstance(status, bool) or not 400 <= status <= 599:
+            raise ValueError(f"status {status!r} must be an integer from 400 to 599")
+        super().__init__(message)
+        self.status = int(status)
+        self.message = message
+        self.code = code if code is not None else _status_name(self.status)
+        self.headers = dict(headers or {})
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.message or self.code}"
+
+    def __reduce__(self) -> Any:
+        return (type(self), (self.status, self.message, self.code, self.headers), self.__dict__)
+
+
+def _status_name(status: int) -> str:
+    try:
+        return http.HTTPStatus(status).name
+    except ValueError:
+        return f"HTTP_{status}"
 
 
 class ChannelError(IIISyncError, OSError):

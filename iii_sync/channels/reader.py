@@ -69,6 +69,7 @@ class ChannelReader(End):
         super().__init__(owner, ref, timeout)
         self.complete: Optional[bool] = None
         self.allow_empty = allow_empty
+        self._expected: Optional[int] = None  # bytes that the stream must have, where somebody has said so
         self._inbox = Inbox()
         self._using = threading.Lock()  # held by the thread that reads; taken without waiting
         self._callbacks: list[Callable[[str], object]] = []
@@ -483,6 +484,14 @@ class ChannelReader(End):
                 f"{name}: the stream ended with the error status {inbox.close.code} {inbox.close.reason!r} "
                 f"after {self._position + self._at_hand:,} bytes"
             )
+        elif self._expected is not None:
+            size = self._position + self._at_hand
+            if size != self._expected:
+                self._end_error = ChannelTruncatedError(
+                    f"{name}: the stream was cut after {size:,} of {self._expected:,} bytes"
+                )
+            else:
+                self.complete = True
         elif stream.torn and not self.allow_empty:
             self._end_error = ChannelNeverWrittenError(
                 f"{name} ended after nothing but empty messages: a marked stream that was cut in its opening looks "

@@ -148,11 +148,7 @@ class ChannelWriter(End):
                 f"a text message of {len(encoded):,} bytes is above the limit of {frames.MAX_FRAME:,}: official "
                 "readers would end there; send it as bytes"
             )
-        self._enter()
-        try:
-            self._send_text(frames.encode_frame(frames.TEXT, encoded), self._patience(timeout))
-        finally:
-            self._leave()
+        self._send_frames(frames.encode_frame(frames.TEXT, encoded), timeout)
 
     @overload
     def makefile(self, mode: Literal["wb", "bw"] = ..., buffering: int = ...) -> ChannelFileWriter: ...
@@ -185,7 +181,10 @@ class ChannelWriter(End):
             errors: Of a text file, as in ``open()``.
             newline: Of a text file, as in ``open()``.
         """
-        return file_of_writer(self, mode, buffering, encoding, errors, newline)
+        file = file_of_writer(self, mode, buffering, encoding, errors, newline)
+        if file is not self:
+            self._file_made(file.buffer if isinstance(file, ChannelTextWriter) else file)
+        return file
 
     def close(self) -> None:
         """End the stream, so that the reader knows it is complete.
@@ -256,6 +255,17 @@ class ChannelWriter(End):
         with self._state_lock:
             self._writing -= 1
 
+    def _file_made(self, file: ChannelFileWriter) -> None:
+        """A buffered file over this writer was made."""
+
+    def _send_frames(self, data: bytes, timeout: Optional[float]) -> None:
+        """Send whole frames, behind what was written; blocks and raises like :meth:`write`."""
+        self._enter()
+        try:
+            self._send_now(data, self._patience(timeout))
+        finally:
+            self._leave()
+
     def _send(self, view: memoryview, timeout: Optional[float]) -> None:
         connection = self._connected(self._ending)
         deadline = Deadline(timeout, silence=True)
@@ -286,7 +296,7 @@ class ChannelWriter(End):
         while self._outgoing.room < size and not connection.push(deadline) and self._outgoing.room < size:
             stalled = connection.wait_writable(deadline, stalled)
 
-    def _send_text(self, frame: bytes, timeout: Optional[float]) -> None:
+    def _send_now(self, data: bytes, timeout: Optional[float]) -> None:
         connection = self._connected(self._ending)
         deadline = Deadline(timeout, silence=True)
         begun = False
@@ -296,7 +306,7 @@ class ChannelWriter(End):
                 self._raise_failure()
                 connection.drain(deadline, stalled=self._stalled)
                 begun = True
-                connection.send(frame, deadline, stalled=self._stalled)
+                connection.send(data, deadline, stalled=self._stalled)
             finally:
                 connection.give_turn_back()
         except BaseException as exc:

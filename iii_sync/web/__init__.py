@@ -1,0 +1,8 @@
+"""HTTP functions: requests and responses as files, and what handlers return."""
+
+from .answers import HttpResponse
+from .handler import http
+from .request import StreamRequest
+from .response import StreamResponse
+
+__all__ = ["HttpResponse", "StreamRequest", "StreamResponse", "http"]

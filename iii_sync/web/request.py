@@ -1,0 +1,152 @@
+"""The request that an HTTP function gets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Optional
+from urllib.parse import parse_qs, unquote
+
+from ..channels import ChannelReader
+from ..errors import ConfigurationError, HttpError
+from .headers import Headers
+
+__all__ = ["StreamRequest"]
+
+#: What ``text``, ``json`` and ``form`` read at most, unless more is asked for.
+_LIMIT = 16 * 1024 * 1024
+
+
+class StreamRequest:
+    """One HTTP request, made from the payload of an HTTP trigger (PROTOCOL 7.3).
+
+    Args:
+        data: The payload as a handler gets it: ``request_body`` is a live reader already.
+        metadata: The metadata that the trigger was registered with.
+
+    Attributes:
+        method: ``"GET"``, ``"POST"``, …
+        route: The path as it was registered: ``/files/:name``.
+        path: The path of this request, percent signs and all: ``/files/a%20b``. Without the query.
+        path_params: The parameters in the path, decoded: ``{"name": "a b"}``. A value may hold any character, slashes
+            and ``..`` too: never use one as a file name unseen.
+        query_params: The parameters of the query, decoded. Of a repeated one the engine keeps the last.
+        headers: The header fields, under names in any case. Of a repeated one the engine keeps the last, and a value
+            with anything but ASCII arrives empty.
+        body: The parsed JSON, when the content type says ``application/json``; ``None`` otherwise, and when it cannot
+            be parsed.
+        request_body: The body as a file. It can be empty, and raises ``ChannelTruncatedError`` when the upload
+            was cut. (A chunked upload, which has no ``content-length``, tells that on the local engine only.)
+        metadata: The metadata of the trigger.
+
+    Raises:
+        ConfigurationError: ``data`` is not the payload of an HTTP trigger.
+    """
+
+    def __init__(self, data: Any, metadata: Any = None) -> None:
+        reader = data.get("request_body") if isinstance(data, Mapping) else None
+        if not isinstance(reader, ChannelReader):
+            raise ConfigurationError(
+                "the payload is not that of an HTTP trigger (it has no request_body): call this function by HTTP"
+            )
+        self.method = _text(data.get("method"))
+        self.route = _text(data.get("path"))
+        raw = _texts(data.get("path_params"))
+        self.path = "/".join(
+            raw.get(segment[1:], segment) if segment[:1] == ":" else segment for segment in self.route.split("/")
+        )
+        self.path_params = {name: unquote(value) for name, value in raw.items()}
+        self.query_params = _texts(data.get("query_params"))
+        self.headers = Headers(_texts(data.get("headers")))
+        self.body = data.get("body")
+        self.request_body = reader
+        self.metadata = metadata
+        reader.allow_empty = True
+        reader._expected = self.content_length
+
+    @property
+    def content_length(self) -> Optional[int]:
+        """The number of bytes that the client announced, or ``None``."""
+        value = self.headers.get("content-length", "")
+        if "transfer-encoding" in self.headers or not (value.isascii() and value.isdecimal()):
+            return None
+        return int(value)
+
+    def text(self, *, limit: int = _LIMIT) -> str:
+        """Read the body as text, in the character set that its content type names, else UTF-8.
+
+        Blocks until it is there; once, like any reading of :attr:`request_body`.
+
+        Args:
+            limit: Bytes that are read at most.
+
+        Raises:
+            HttpError: 413 for a body above ``limit``, 400 for one that is no text, 415 for an unknown character set.
+            ChannelTruncatedError: The upload was cut.
+        """
+        charset = self._charset()
+        try:
+            return self._read(limit).decode(charset)
+        except UnicodeDecodeError:
+            raise HttpError(400, f"the body is not {charset} text") from None
+        except LookupError:
+            raise HttpError(415, f"the character set {charset!r} is not known") from None
+
+    def json(self, *, limit: int = _LIMIT) -> Any:
+        """Return the body as JSON, whatever its content type says.
+
+        Blocks and raises like :meth:`text`, and raises ``HttpError`` 400 for what is no JSON.
+        """
+        if self.body is not None:
+            return self.body
+        try:
+            return json.loads(self.text(limit=limit))
+        except (ValueError, RecursionError):
+            raise HttpError(400, "the body is not JSON") from None
+
+    def form(self, *, limit: int = _LIMIT) -> dict[str, list[str]]:
+        """Return the fields of an ``application/x-www-form-urlencoded`` body, each with all its values.
+
+        Blocks and raises like :meth:`text`, and raises ``HttpError`` 415 for another content type (such as
+        ``multipart/form-data``, for which :attr:`request_body` is what parsers take).
+        """
+        kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/x-www-form-urlencoded":
+            raise HttpError(415, "the body must be application/x-www-form-urlencoded")
+        return parse_qs(self.text(limit=limit), keep_blank_values=True)
+
+    def __repr__(self) -> str:
+        return f"<iii_sync.StreamRequest {self.method} {self.route}>"
+
+    def _charset(self) -> str:
+        for part in self.headers.get("content-type", "").split(";")[1:]:
+            name, _, value = part.partition("=")
+            if name.strip().lower() == "charset":
+                return value.strip().strip('"')
+        return "utf-8"
+
+    def _read(self, limit: int) -> bytes:
+        data = self.request_body.read(limit + 1)
+        if len(data) > limit:
+            raise HttpError(413, f"the body is larger than {limit:,} bytes")
+        return data
+
+    def _may_have_upload(self) -> bool:
+        """Whether there may be a body that only :attr:`request_body` has."""
+        return self.body is None and (bool(self.content_length) or "transfer-encoding" in self.headers)
+
+    def _over(self) -> None:
+        """The handler has returned: leave what is left of the body."""
+        # An end that was never used is nobody's (or somebody else's, who was given it).
+        if not self.request_body._is_idle():
+            self.request_body.close()
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _texts(value: Any) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        return {}
+    return {name: text for name, text in value.items() if isinstance(name, str) and isinstance(text, str)}
