@@ -20,10 +20,11 @@ from .channels import (
     extract_channel_refs,
     is_channel_ref,
 )
-from .errors import IIISyncError, InvocationError, RegistrationRejectedError
+from .errors import HttpError, IIISyncError, InvocationError, RegistrationRejectedError
 from .functions import FunctionRef
 from .options import InitOptions, ReconnectionConfig
 from .triggers import Trigger, TriggerConfig, TriggerHandler, TriggerType
+from .web import HttpResponse, StreamRequest, StreamResponse, http
 from .worker import TriggerAction, Worker, register_worker
 
 __all__ = [
@@ -32,12 +33,16 @@ __all__ = [
     "ChannelReader",
     "ChannelWriter",
     "FunctionRef",
+    "HttpError",
+    "HttpResponse",
     "IIISyncError",
     "InitOptions",
     "InvocationError",
     "ReconnectionConfig",
     "RegistrationRejectedError",
     "StreamChannelRef",
+    "StreamRequest",
+    "StreamResponse",
     "Trigger",
     "TriggerAction",
     "TriggerConfig",
@@ -46,6 +51,7 @@ __all__ = [
     "Worker",
     "__version__",
     "extract_channel_refs",
+    "http",
     "is_channel_ref",
     "register_worker",
 ]

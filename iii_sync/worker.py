@@ -64,6 +64,8 @@ from .triggers import Trigger, TriggerHandler, TriggerSource, TriggerType
 from .triggers.providers import Provider, Providers, TriggerCallbacks, type_registration
 from .triggers.registered import Triggers, trigger_registration
 from .triggers.sources import trigger_sources
+from .web import HttpFunction
+from .web import routes as web_routes
 from .wire import messages
 
 if TYPE_CHECKING:
@@ -347,6 +349,65 @@ class Worker:
             return
         if self._functions.remove(function) and not self._ending:
             self._session.unregister(function.registration)
+
+    # --- HTTP functions --------------------------------------------------------------------------------
+
+    def register_http(
+        self,
+        method: Union[str, Iterable[str]],
+        path: str,
+        handler: Callable[..., Any],
+        *,
+        function_id: Optional[str] = None,
+        description: Optional[str] = None,
+        metadata: Any = None,
+        condition: Union[str, FunctionRef, None] = None,
+        middleware: Iterable[Union[str, FunctionRef]] = (),
+    ) -> HttpFunction:
+        """Answer HTTP requests of a method and path; can be requested when this returns.
+
+        Registers ``handler`` as a function, and an ``http`` trigger for each method. Blocks like
+        :meth:`register_function` and :meth:`register_trigger`.
+
+        Args:
+            method: ``"GET"``, or several: ``["GET", "HEAD"]``. The engine itself answers ``OPTIONS``.
+            path: ``/files/:name``; a parameter is a whole segment.
+            handler: Called with a :class:`~iii_sync.StreamRequest`, and with a :class:`~iii_sync.StreamResponse` if it
+                takes two arguments; see :func:`~iii_sync.http` for what it may return and raise.
+            function_id: The function's id. Default: one made of method and path, so that the engine refuses a second
+                worker that wants to serve the same; with another id it would silently take the route over.
+            description: One line for people who list functions.
+            metadata: What the handler gets as ``request.metadata``.
+            condition: A function that is asked first; when it returns ``False`` the client gets a 422.
+            middleware: Functions that are called after that, in this order, and may answer instead (PROTOCOL 7.4).
+
+        Raises:
+            ConfigurationError: A method or path that cannot be, a route that this worker serves already, a handler
+                that takes something else or is ``async``.
+            RegistrationRejectedError: Another worker serves the route or has the id, or the route does not go
+                together with one that is there (``TriggerRegistrationError``).
+            EngineTimeoutError: No confirmation in time.
+        """
+        return web_routes.register(
+            self,
+            method,
+            path,
+            handler,
+            function_id=function_id,
+            description=description,
+            metadata=metadata,
+            condition=condition,
+            middleware=middleware,
+        )
+
+    def http(self, method: Union[str, Iterable[str]], path: str, **details: Any) -> Callable[[HandlerT], HandlerT]:
+        """Decorate the handler of an HTTP function; takes, does and raises what :meth:`register_http` does."""
+
+        def decorate(handler: HandlerT) -> HandlerT:
+            self.register_http(method, path, handler, **details)
+            return handler
+
+        return decorate
 
     # --- triggers --------------------------------------------------------------------------------------
 

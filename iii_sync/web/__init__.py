@@ -4,5 +4,6 @@ from .answers import HttpResponse
 from .handler import http
 from .request import StreamRequest
 from .response import StreamResponse
+from .routes import HttpFunction
 
-__all__ = ["HttpResponse", "StreamRequest", "StreamResponse", "http"]
+__all__ = ["HttpFunction", "HttpResponse", "StreamRequest", "StreamResponse", "http"]

@@ -108,14 +108,17 @@ def _send(response: StreamResponse, answer: HttpResponse) -> Any:
     body = answer.body
     try:
         data, length, kind = _content(body)
+        if body is None and answer.status_code not in (204, 304):
+            kind = _TEXT
         fields = _merged(response, answer.headers, kind)
-        if isinstance(data, bytes) and len(data) <= _IN_RESULT:
+        typed = any(name.lower() == "content-type" for name, _ in fields)
+        if isinstance(data, bytes) and len(data) <= _IN_RESULT and typed:  # else the engine would call it JSON
             text = _as_text(data)
             if text is not None:
                 return {"status_code": answer.status_code, "headers": _lines(fields), "body": text}
         response.status(answer.status_code)
         response.headers(fields)
-        if length is not None:
+        if length is not None and body is not None:
             response._default("content-length", str(length))
         for piece in (data,) if isinstance(data, bytes) else data:
             response.write(piece.encode("utf-8") if isinstance(piece, str) else piece)

@@ -69,7 +69,7 @@ class HttpHandler:
 
     def _log(self, exc: BaseException, request: StreamRequest, response: StreamResponse) -> None:
         if isinstance(exc, ChannelError) and (
-            isinstance(response._failure, ChannelError) or request.request_body.complete is False
+            response.closed or response._failure is not None or request.request_body.complete is False
         ):
             _log.info("%r: the client has gone: %s", request, exc)
         else:

@@ -132,8 +132,8 @@ class StreamRequest:
         return data
 
     def _may_have_upload(self) -> bool:
-        """Whether there may be a body that only :attr:`request_body` has."""
-        return self.body is None and (bool(self.content_length) or "transfer-encoding" in self.headers)
+        """Whether there may be a body."""
+        return bool(self.content_length) or "transfer-encoding" in self.headers
 
     def _over(self) -> None:
         """The handler has returned: leave what is left of the body."""

@@ -237,7 +237,12 @@ class StreamResponse(ChannelWriter):
             raise
         finally:
             self._files.clear()
-        super().close()
+        try:
+            super().close()
+        except ChannelBrokenError:
+            if promised is None or self._bodiless():
+                raise
+            # A client may leave when it has the announced bytes, without waiting for the end.
 
     # --- inside ----------------------------------------------------------------------------------------
 
