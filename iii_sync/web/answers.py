@@ -12,7 +12,7 @@ from typing import Any, Optional, Union
 from ..channels import ChannelReader
 from ..errors import HttpError, UsageError
 from .headers import HeaderArguments, checked_headers, checked_status
-from .response import StreamResponse, encoded_json
+from .response import BODILESS, StreamResponse, encoded_json
 
 __all__ = ["HttpResponse", "error_result", "finish"]
 
@@ -40,11 +40,13 @@ class HttpResponse:
             the body is added.
 
     Raises:
-        ValueError: A status or header that cannot be sent.
+        ValueError: A status or header that cannot be sent, or a body where the status allows none (204, 304).
     """
 
     def __init__(self, status_code: int = 200, body: Any = None, headers: HeaderArguments = ()) -> None:
         self.status_code = checked_status(status_code)
+        if body is not None and status_code in BODILESS:
+            raise ValueError(f"a response with status {status_code} has no body")
         self.body = body
         self.headers = checked_headers(headers)
 
@@ -73,7 +75,7 @@ def finish(response: StreamResponse, returned: Any) -> Any:
         response.close()
         return None
     if returned is None:
-        return {"status_code": 204, "body": None}
+        returned = HttpResponse(204)
     return _send(response, returned if isinstance(returned, HttpResponse) else _as_response(response, returned))
 
 
@@ -94,9 +96,11 @@ def _as_response(response: StreamResponse, returned: Any) -> HttpResponse:
     if "status_code" not in keys and not (keys and keys <= {"body", "headers"}):
         return HttpResponse(response.status_code, returned)
     # iii's own form (PROTOCOL 7.5), where text and null are JSON unless a content type says something else.
-    made = HttpResponse(
-        returned.get("status_code", response.status_code), returned.get("body", {}), returned.get("headers") or ()
-    )
+    status = returned.get("status_code", response.status_code)
+    made = HttpResponse(status, None, returned.get("headers") or ())
+    if made.status_code in BODILESS:
+        return made
+    made.body = returned.get("body", {})
     typed = any(name.lower() == "content-type" for name, _ in made.headers)
     if not typed and (made.body is None or isinstance(made.body, str)):
         made.body = encoded_json(made.body)
@@ -108,8 +112,8 @@ def _send(response: StreamResponse, answer: HttpResponse) -> Any:
     body = answer.body
     try:
         data, length, kind = _content(body)
-        if body is None and answer.status_code not in (204, 304):
-            kind = _TEXT
+        if body is None and answer.status_code != 304:
+            kind = _TEXT  # of nothing; else the engine adds a length for a JSON null, in a 204 too
         fields = _merged(response, answer.headers, kind)
         typed = any(name.lower() == "content-type" for name, _ in fields)
         if isinstance(data, bytes) and len(data) <= _IN_RESULT and typed:  # else the engine would call it JSON

@@ -132,8 +132,11 @@ class StreamRequest:
         return data
 
     def _may_have_upload(self) -> bool:
-        """Whether there may be a body."""
-        return bool(self.content_length) or "transfer-encoding" in self.headers
+        """Whether there may be a body. (Only HTTP/2 has one without a word about it.)"""
+        length = self.content_length
+        if length is None:
+            return self.method not in ("GET", "HEAD") or "transfer-encoding" in self.headers
+        return length > 0
 
     def _over(self) -> None:
         """The handler has returned: leave what is left of the body."""

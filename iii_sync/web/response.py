@@ -25,7 +25,10 @@ from ..wire import frames, messages
 from .headers import HeaderArguments, checked_headers, checked_status
 from .request import StreamRequest
 
-__all__ = ["StreamResponse", "encoded_json"]
+__all__ = ["BODILESS", "StreamResponse", "encoded_json"]
+
+#: Statuses of responses that have no body.
+BODILESS = (204, 304)
 
 _LINE_END = re.compile("\r\n|\r|\n")
 
@@ -141,7 +144,7 @@ class StreamResponse(ChannelWriter):
         self._check_open()
         if not size:
             return super().write(data, timeout=timeout)
-        if self.status_code in (204, 304):
+        if self.status_code in BODILESS:
             raise ValueError(f"a response with status {self.status_code} has no body")
         promised = self._promised()
         if promised is not None and self._sent + self._discarded + size > promised:
@@ -226,7 +229,7 @@ class StreamResponse(ChannelWriter):
         try:
             if not self._writing:  # else the stream is cut anyway, and flushing would wait for that writer
                 self._flush_files()
-            if not self._started and self._request.method != "HEAD" and self.status_code not in (204, 304):
+            if not self._started and self._request.method != "HEAD" and self.status_code not in BODILESS:
                 self._default("content-length", "0")
             promised = self._promised()
             if promised is not None and not self._bodiless() and self._sent != promised:
@@ -259,7 +262,7 @@ class StreamResponse(ChannelWriter):
         return None if field is None else int(field[1])
 
     def _bodiless(self) -> bool:
-        return self._request.method == "HEAD" or self.status_code in (204, 304)
+        return self._request.method == "HEAD" or self.status_code in BODILESS
 
     def _touched(self) -> bool:
         """Whether anything was set, written or ended."""
@@ -294,10 +297,14 @@ class StreamResponse(ChannelWriter):
     def _keep_upload(self) -> None:
         """Connect a body that is still to be read: the engine forgets it when the response begins (E-36)."""
         reader = self._request.request_body
-        if self._request._may_have_upload() and reader._is_idle() and not reader._handed_out:
-            # The read that misses it says so.
-            with contextlib.suppress(ChannelError, EngineConnectionError, TimeoutError):
-                reader._connected(reader._inbox)
+        if not reader._is_idle() or reader._handed_out:
+            return
+        if not self._request._may_have_upload():
+            reader._over = True
+            return
+        # The read that misses it says so.
+        with contextlib.suppress(ChannelError, EngineConnectionError, TimeoutError):
+            reader._connected(reader._inbox)
 
     def _flush_files(self) -> None:
         for file in self._files:
