@@ -32,6 +32,8 @@ TIMEOUT = 30.0
 
 _BACKLOG = 512
 _LINGER = 1.0
+# Bytes of a request line or a header, about as many as the real engine takes; aiohttp's own limit breaks tokens.
+_LINE = 256 * 1024
 _CORS = {
     "vary": "origin, access-control-request-method, access-control-request-headers",
     "access-control-allow-origin": "*",
@@ -79,6 +81,8 @@ class HttpServer:
             shutdown_timeout=_LINGER,
             handler_cancellation=True,
             auto_decompress=False,
+            max_line_size=_LINE,
+            max_field_size=_LINE,
         )
         await self._runner.setup()
         await web.SockSite(self._runner, listener, backlog=_BACKLOG).start()
