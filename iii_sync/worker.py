@@ -48,6 +48,7 @@ from .errors import (
     IIISyncError,
     InvalidPayloadError,
     InvocationError,
+    TriggerRegistrationError,
     WorkerClosedError,
     fresh,
 )
@@ -63,6 +64,7 @@ from .signals import terminating
 from .triggers import Trigger, TriggerHandler, TriggerSource, TriggerType
 from .triggers.providers import Provider, Providers, TriggerCallbacks, type_registration
 from .triggers.registered import Triggers, trigger_registration
+from .triggers.routes import conflicting
 from .triggers.sources import trigger_sources
 from .web import HttpFunction
 from .web import routes as web_routes
@@ -459,6 +461,8 @@ class Worker:
             self._options.namespace,
         )
         trigger = Trigger(registration, self._unregister_trigger, self._trigger_is_active)
+        if trigger.type == "http":
+            self._check_route(trigger)
         self._triggers.add(trigger)
         self._warn_if_parked(trigger)
         return trigger
@@ -519,6 +523,25 @@ class Worker:
             return
         if self._triggers.remove(trigger) and not self._ending:
             self._session.unregister(trigger._registration)
+
+    def _check_route(self, trigger: Trigger) -> None:
+        try:
+            listed = self.trigger(
+                "engine::registered-triggers::list", {"trigger_type": "http"}, timeout=self._options.connect_timeout
+            )
+        except InvocationError:
+            _log.debug("whether %r conflicts with another route is unknown", trigger, exc_info=True)
+            return
+        other = conflicting(trigger.config, listed)
+        if other is not None:
+            raise TriggerRegistrationError(
+                f"the route {trigger.config['api_path']!r} of {trigger.function_id!r} conflicts with '{other}', which "
+                "is registered already: name the parameters alike",
+                "trigger_registration_failed",
+                trigger.id,
+                trigger.type,
+                trigger.function_id,
+            )
 
     def _trigger_is_active(self, trigger_id: str) -> bool:
         try:
