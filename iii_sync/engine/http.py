@@ -300,6 +300,13 @@ class _Exchange:
         response.typed = head.get("content-type") is not None
         for name, value in head.headers:
             response.headers.add(name, value)
+        try:
+            await self._send(response, head, first)
+        except ConnectionError as error:
+            _logger.debug("a client left before the end of its response: %s", error)
+        return response
+
+    async def _send(self, response: web.StreamResponse, head: Head, first: Optional[Message]) -> None:
         empty = head.status in (204, 304) or self._request.method == "HEAD"
         await response.prepare(self._request)
         if first is not None and not first.data:
@@ -316,7 +323,8 @@ class _Exchange:
             transport = self._request.transport
             if transport is not None:
                 transport.abort()
-        return response
+        else:
+            await response.write_eof()
 
 
 class _Streamed(web.StreamResponse):

@@ -18,7 +18,7 @@ from .site import Site
 MIB = 1024 * 1024
 
 #: What a transfer may add to the memory of the worker's process.
-ALLOWANCE = 64 * MIB
+ALLOWANCE = 24 * MIB
 
 #: The worker: digests uploads, and serves a stream as long as is asked for.
 WORKER = """

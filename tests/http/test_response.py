@@ -549,3 +549,66 @@ def test_shutdown_while_responses_are_written(engine_url: str, engine_http_url: 
         with contextlib.suppress(OSError):
             client.shutdown(socket.SHUT_RDWR)
         client.close()
+
+
+@pytest.mark.slow
+def test_a_response_that_comes_too_late(site: Site) -> None:
+    """The engine answers 504 after 30 seconds; the write that would begin the response raises, or one of the next."""
+    answered, told = Noted(), Noted()
+
+    def handler(request: StreamRequest, response: StreamResponse) -> None:
+        answered.get(60)
+
+        def endlessly() -> None:
+            end = time.monotonic() + WAIT
+            while time.monotonic() < end:
+                response.write(b"x" * 65536)
+
+        told(raised(endlessly))
+
+    site.serve(handler)
+    with contextlib.closing(site.connection()) as connection:
+        connection.timeout = 60
+        connection.request("GET", site.base)
+        assert connection.getresponse().status == 504
+    answered(None)
+    assert isinstance(told.get(), BrokenPipeError)
+
+
+def test_threads_that_write_at_once(site: Site) -> None:
+    """The head goes first, whoever begins; the bytes of one call stay together."""
+
+    def handler(request: StreamRequest, response: StreamResponse) -> None:
+        response.headers({"x-a": "b"})
+
+        def write(letter: bytes) -> None:
+            for _ in range(50):
+                response.write(letter * 1000)
+
+        for outcome in [in_thread(lambda letter=letter: write(letter)) for letter in (b"a", b"b", b"c", b"d")]:  # type: ignore[misc]
+            outcome()
+
+    site.serve(handler)
+    answer = site.request()
+    assert answer.headers["x-a"] == "b"
+    pieces = [answer.body[start : start + 1000] for start in range(0, len(answer.body), 1000)]
+    assert len(pieces) == 200
+    assert all(len(set(piece)) == 1 for piece in pieces)
+
+
+def test_another_thread_aborts(site: Site) -> None:
+    """A response that another thread aborts before it has begun is a 500; later the write that goes on raises."""
+    told = Noted()
+
+    def handler(request: StreamRequest, response: StreamResponse) -> None:
+        if request.query_params:
+            response.headers({"content-length": 10})
+            response.write(b"x")
+        in_thread(response.abort)()
+        told(raised(lambda: response.write(b"x")))
+
+    site.serve(handler)
+    assert site.request().status == 500
+    assert isinstance(told.get(), ValueError)
+    with pytest.raises(CUT):
+        site.request("?late=1")
