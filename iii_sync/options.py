@@ -24,6 +24,8 @@ DEFAULT_URL = "ws://127.0.0.1:49134"
 
 _log = logging.getLogger("iii_sync.worker")
 
+#: The default of ``max_payload``: the engine takes frames of 16 MiB at most, and adds something on the way.
+MAX_PAYLOAD = 16 * 1024 * 1024 - 64 * 1024
 _LARGEST_MESSAGE = 64 * 1024 * 1024
 
 
@@ -106,7 +108,7 @@ class InitOptions:
     reconnection_config: ReconnectionConfig = dataclasses.field(default_factory=ReconnectionConfig)
     marks: bool = True
     max_handlers: int = 1000
-    max_payload: int = 16 * 1024 * 1024 - 64 * 1024
+    max_payload: int = MAX_PAYLOAD
 
     def __post_init__(self) -> None:
         _positive(

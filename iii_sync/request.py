@@ -79,7 +79,8 @@ def prepare(
         raise ConfigurationError(f"timeout={timeout!r} must be a number of seconds above 0, or None for no limit")
     if namespace is not None and not (isinstance(namespace, str) and namespace.strip()):
         raise ConfigurationError(f"namespace={namespace!r} is blank: give a name, or leave it out")
-    if namespace is None and not function_id.startswith("engine::"):
+    # These are the engine's own wherever the worker lives (DELTA 0.25, 9).
+    if namespace is None and not function_id.startswith(("engine::", "configuration::")):
         namespace = own_namespace
     # What carries no references comes first: a refusal then has nothing to take back.
     message = messages.invoke_function(

@@ -73,6 +73,8 @@ from .wire import messages
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
+    from .services import EngineInfo, Queues, State, Streams
+
 __all__ = ["TriggerAction", "Worker", "register_worker"]
 
 _log = logging.getLogger("iii_sync.worker")
@@ -85,6 +87,8 @@ _SEND_TIMEOUT = 30.0
 
 #: After how many seconds a call is suspected to wait for a channel end that its own caller has not touched.
 _SUSPICIOUS = 5.0
+
+_LOG_LEVELS = ("trace", "debug", "info", "warn", "error")
 
 _numbers = itertools.count(1)
 
@@ -204,7 +208,9 @@ class Worker:
             payload: Anything that JSON can hold; references and channel ends in it travel as references.
             timeout: Seconds for everything; ``None`` for no limit. Default: ``invocation_timeout`` (30).
             action: ``TriggerAction.Void()`` or ``TriggerAction.Enqueue(queue=…)``.
-            namespace: Where the function lives. Default: the worker's; ``default`` for ``engine::`` ids.
+            namespace: Where the function lives. Default: the worker's; ``default`` for ``engine::`` and
+                ``configuration::`` ids. Other functions of the engine (``state::get``, ``publish``) are in
+                ``default`` too, and a worker with a namespace must say so, or use :attr:`state` and the like.
             metadata: Delivered beside the payload.
 
         Returns:
@@ -699,6 +705,61 @@ class Worker:
         if direction == "w":
             return open_writer(channel.writer, call, binary, buffering, **text)
         return open_reader(channel.reader, call, binary, self._loop.call_later, **text)
+
+    # --- the engine's services -------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """Values under a scope and a key: ``get``, ``set``, ``update``, ``delete``, ``list``, ``list_groups``."""
+        from .services import State
+
+        return State(self.trigger)
+
+    @property
+    def streams(self) -> Streams:
+        """Items in groups of named streams: as :attr:`state`, and ``send`` and ``list_all``."""
+        from .services import Streams
+
+        return Streams(self.trigger)
+
+    @property
+    def queues(self) -> Queues:
+        """Durable topics: ``publish``, ``topics``, ``stats``, and what became of dead messages."""
+        from .services import Queues
+
+        return Queues(self.trigger)
+
+    @property
+    def engine(self) -> EngineInfo:
+        """What the engine knows: ``functions``, ``workers``, ``triggers``, ``trigger_types``, and one of each."""
+        from .services import EngineInfo
+
+        return EngineInfo(self.trigger)
+
+    def publish(self, topic: str, data: Any, *, timeout: Optional[float] = DEFAULT_TIMEOUT) -> None:
+        """Send ``data`` to the functions that are subscribed to a topic right now; there need not be any.
+
+        Blocks until the engine has taken it, at most ``timeout`` seconds (default: ``invocation_timeout``), not until
+        a subscriber has run; what subscribers raise nobody hears. For what must not get lost there is
+        ``queues.publish``. Raises what :meth:`trigger` does; a blank topic is an ``InvocationError``.
+        """
+        self.trigger("publish", {"topic": topic, "data": data}, timeout=timeout, namespace="default")
+
+    def log(self, message: str, data: Any = None, *, level: str = "info") -> None:
+        """Write a line to the engine's log, which functions with the trigger type ``log`` are called with.
+
+        Blocks until it is out, at most ``invocation_timeout``, and does not wait for an answer. For a program that uses
+        :mod:`logging` there is :class:`iii_sync.logs.EngineLogHandler`.
+
+        Args:
+            message: The line.
+            data: Anything that JSON can hold, logged beside it.
+            level: ``trace``, ``debug``, ``info``, ``warn`` or ``error``.
+        """
+        if level not in _LOG_LEVELS:
+            raise ConfigurationError(f"level={level!r} must be one of {', '.join(_LOG_LEVELS)}")
+        line = {"message": message} if data is None else {"message": message, "data": data}
+        self.trigger(f"engine::log::{level}", line, action=TriggerAction.Void())
 
     # --- life ------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ LAYERS = [
     ["functions", "request", "session"],
     ["triggers"],
     ["web"],
+    ["services"],
     ["worker"],
     ["__init__"],
 ]

@@ -36,7 +36,19 @@ workers:
   - name: iii-pubsub
     config: {{adapter: {{name: local}}}}
   - name: iii-observability
-    config: {{enabled: false, exporter: memory, metrics_enabled: false, logs_enabled: false}}
+    config: {{enabled: {logs}, exporter: memory, metrics_enabled: false, logs_enabled: {logs}}}
+"""
+
+#: A second listener, where a worker must be let in, and may do what it is allowed (PROTOCOL 8).
+_GUARDED = """\
+  - name: iii-worker-manager
+    config:
+      host: 127.0.0.1
+      port: {guarded}
+      rbac:
+        auth_function_id: guard::auth
+        on_function_registration_function_id: guard::registering
+        expose_functions: [match("open::*"), match("engine::functions::info"), match("engine::workers::info")]
 """
 
 
@@ -85,7 +97,7 @@ class EngineProgram:
         end = time.monotonic() + 30
         while True:
             try:
-                for port in (self.port, self.http_port):
+                for port in (self.port, self.http_port, *([self.guarded_port] if self._guarded else [])):
                     socket.create_connection(("127.0.0.1", port), timeout=1).close()
                 return
             except OSError:
@@ -108,16 +120,28 @@ class EngineProgram:
 
 
 class RealEngine(EngineProgram):
-    """The real engine."""
+    """The real engine.
 
-    def __init__(self, program: str) -> None:
+    Args:
+        program: Its file.
+        guarded: Whether it has a second listener, ``guarded_url``, that asks the functions ``guard::auth`` and
+            ``guard::registering``, and keeps logs.
+    """
+
+    def __init__(self, program: str, *, guarded: bool = False) -> None:
         super().__init__()
         self._program = program
+        self._guarded = guarded
+        (self.guarded_port,) = free_ports(1)
+        self.guarded_url = f"ws://127.0.0.1:{self.guarded_port}"
 
     def _command(self) -> list[str]:
         path = os.path.join(self._directory, "config.yaml")
         with open(path, "w") as config:
-            config.write(_CONFIG.format(ws=self.port, http=self.http_port, stream=self._stream_port))
+            text = _CONFIG.format(
+                ws=self.port, http=self.http_port, stream=self._stream_port, logs=str(self._guarded).lower()
+            )
+            config.write(text + (_GUARDED.format(guarded=self.guarded_port) if self._guarded else ""))
         return [self._program, "-c", path, "--no-update-check"]
 
 
