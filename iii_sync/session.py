@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 import time
 from collections import deque
@@ -37,6 +38,7 @@ from .errors import (
     IIISyncError,
     InvocationError,
     PayloadTooLargeError,
+    PermissionDeniedError,
     RegistrationRejectedError,
     WorkerClosedError,
     brief,
@@ -183,7 +185,8 @@ class Session:
         self._news: deque[tuple[ConnectionState, list[Callable[[ConnectionState], object]]]] = deque()
         self._telling = False
         self._listeners: list[Callable[[ConnectionState], object]] = []
-        self._unique = os.urandom(3).hex()  # several workers of one process need several names
+        # Several workers of one process need several names.
+        self.worker_name = options.worker_name or f"{socket.gethostname()}:{os.getpid()}-{os.urandom(3).hex()}"
 
     # --- callers ---------------------------------------------------------------------------------------
 
@@ -346,6 +349,7 @@ class Session:
         Raises:
             RegistrationRejectedError: The engine refused a function. What it said to a trigger was given to
                 ``Handlers.trigger_message`` when this returns.
+            PermissionDeniedError: A function is not there afterwards: this worker may not register it.
             EngineTimeoutError: No confirmation in time.
             ConnectionLostError: No link in time.
         """
@@ -356,7 +360,9 @@ class Session:
         link = self._wait_for_link(deadline, function_id)
         try:
             self.send(link, data, deadline)
-            self._confirm(link, deadline)
+            self._confirm_registration(link, function_id, deadline)
+        except PermissionDeniedError:
+            raise
         except Exception as exc:
             assert link.connection is not None
             if link.connection.error is not None:
@@ -508,14 +514,12 @@ class Session:
 
     def _announcement(self) -> dict[str, Any]:
         import platform
-        import socket
 
         options = self.options
-        name = options.worker_name or f"{socket.gethostname()}:{os.getpid()}-{self._unique}"
         data: dict[str, Any] = {
             "runtime": "python",
             "version": _version.__version__,
-            "name": name,
+            "name": self.worker_name,
             "os": f"{platform.system()} {platform.release()} ({platform.machine()})",
             "pid": os.getpid(),
             "telemetry": {
@@ -556,6 +560,42 @@ class Session:
 
     def _confirm(self, link: Link, deadline: Deadline) -> None:
         self._call_and_wait(link, _CONFIRMING, {"key": "iii_sync"}, deadline)
+
+    def _confirm_registration(self, link: Link, function_id: str, deadline: Deadline) -> None:
+        """Wait until the engine has dealt with a registration, and find out whether it is there.
+
+        An engine that does not allow it says nothing at all (PROTOCOL 8.5), so the function is looked up. Where that
+        is not allowed either, nobody can tell, and the registration counts as taken.
+
+        Raises:
+            PermissionDeniedError: It is not there, under its id or with a prefix before it (PROTOCOL 8.4).
+        """
+        namespace = self.options.namespace or "default"
+        try:
+            self._call_and_wait(
+                link, "engine::functions::info", {"function_id": function_id, "namespace": namespace}, deadline
+            )
+            return
+        except InvocationError as exc:
+            with self._lock:
+                rejected = function_id in link.rejections
+            if exc.code != "NOT_FOUND" or rejected:
+                return
+        try:
+            about = self._call_and_wait(
+                link, "engine::workers::info", {"name": self.worker_name, "namespace": namespace}, deadline
+            )
+            known = [item["function_id"] for item in about["functions"]]
+        except (InvocationError, KeyError, TypeError):
+            _log.debug("%s is not listed; it may have been given a prefix, or refused", function_id)
+            return
+        if not any(name == function_id or name.endswith(f"::{function_id}") for name in known):
+            raise PermissionDeniedError(
+                "FORBIDDEN",
+                "the engine did not take the registration: this worker may not register the function "
+                "(allow_function_registration, or the listener's hook for registrations)",
+                function_id,
+            )
 
     def _wait_for_link(self, deadline: Deadline, function_id: str, after: Optional[Link] = None) -> Link:
         link = self._link

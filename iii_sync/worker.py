@@ -148,6 +148,7 @@ def register_worker(
         HandshakeRejectedError: Something answers that is no engine.
         ConnectTimeout: No engine said hello in time.
         AuthenticationError: The engine refused this worker's credentials; raised with ``keep_trying`` too.
+        PermissionDeniedError: The worker may not be in this namespace.
         RegistrationRejectedError: The name is taken by a live worker.
     """
     options = options if options is not None else InitOptions()
@@ -310,6 +311,8 @@ class Worker:
                 handler that cannot be called, or is ``async``; what is no trigger.
             RegistrationRejectedError: Another live worker offers the id, or a trigger was refused
                 (``TriggerRegistrationError``); then the function is not registered either.
+            PermissionDeniedError: The engine does not let this worker register it. Such an engine says nothing, so
+                the function is looked up; where the worker may not look either, nothing is raised.
             EngineTimeoutError: No confirmation in time.
         """
         self._check_usable()

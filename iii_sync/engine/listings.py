@@ -163,8 +163,8 @@ class _View:
         return entry.detail(self.triggers.of_function(entry.id, entry.namespace))
 
     def _target(self, function_id: str, namespace: str) -> Optional[JsonObject]:
-        for entry in self.entries():
-            if (entry.id, entry.namespace) == (function_id, namespace):
+        for entry in self.entries(function_id):
+            if entry.namespace == namespace:
                 return self._detail(entry)
         return None
 
@@ -176,14 +176,18 @@ class _View:
         return (function.owner.profile.name if function is not None else None) or function_id.split("::")[0]
 
     def _function(self, function_id: str, namespace: Optional[str]) -> _Entry:
-        found = {entry.namespace: entry for entry in self.entries() if entry.id == function_id}
+        found = {entry.namespace: entry for entry in self.entries(function_id)}
         return found[pick(found, namespace, f"Function '{function_id}' is not registered.")]
 
-    def entries(self) -> Iterator[_Entry]:
+    def entries(self, function_id: Optional[str] = None) -> Iterator[_Entry]:
         for builtin in self._router.builtins.values():
+            if function_id not in (None, builtin.id):
+                continue
             yield _Entry(builtin.id, DEFAULT_NAMESPACE, builtin.service, builtin.description)
         for function in self._router.functions.values():
             told = function.registration
+            if function_id not in (None, told.id):
+                continue
             yield _Entry(
                 told.id,
                 function.namespace,
