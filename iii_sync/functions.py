@@ -12,6 +12,7 @@ from typing import Any, Callable, Optional
 from .channels.ends import AnyEnd, Ends
 from .errors import ConfigurationError, IIISyncError, InvocationError, PayloadTooLargeError
 from .pool import HandlerPool
+from .tracing import Tracer
 from .wire import messages
 
 __all__ = ["Function", "FunctionRef", "Functions", "check_function_id"]
@@ -107,14 +108,16 @@ class Functions:
     Args:
         pool: The threads that handlers run on.
         ends: Makes the channel ends in payloads.
+        tracer: Makes the spans of handlers.
 
     Attributes:
         closed: Whether calls are refused because the worker is shutting down.
     """
 
-    def __init__(self, pool: HandlerPool, ends: Ends) -> None:
+    def __init__(self, pool: HandlerPool, ends: Ends, tracer: Tracer) -> None:
         self._pool = pool
         self._ends = ends
+        self._tracer = tracer
         self._lock = threading.Lock()  # guards changes of the table
         self._table: dict[str, Function] = {}
         self.closed = False
@@ -182,9 +185,10 @@ class Functions:
         result: Any = None
         ends: dict[tuple[str, str], AnyEnd] = {}
         try:
-            # Popped: the ends must not live on in the message when the handler has let go of them.
-            data = self._ends.live(message.pop("data", None), ends)
-            result = self._ends.plain(function.run(data, message.get("metadata")), "result")[0]
+            with self._tracer.handling(message) as span:
+                # Popped: the ends must not live on in the message when the handler has let go of them.
+                data = self._ends.live(message.pop("data", None), ends)
+                result = span.result(self._ends.plain(function.run(data, message.get("metadata")), "result")[0])
         except BaseException as exc:
             # Our own errors are about calls and streams, and the other side knows them; others are the handler's.
             level = logging.DEBUG if isinstance(exc, IIISyncError) else logging.WARNING

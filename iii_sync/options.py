@@ -90,6 +90,10 @@ class InitOptions:
         max_handlers: Handlers that run at once; further calls are answered with ``overloaded``.
         max_payload: Bytes that a message may have, at most 64 MiB. Above 16 MiB less 64 KiB the message
             breaks the connections of peers that accept no more.
+        tracing: Whether calls and handlers are spans of OpenTelemetry, whose API the extra ``otel`` installs. Default:
+            if the program has imported it, and ``OTEL_ENABLED`` does not say ``false``.
+        trace_payloads: Whether the spans of handlers hold what these get and return, as JSON of at most 8,192
+            characters, without the values of keys that look like secrets. ``III_DISABLE_TRACE_PAYLOADS=1`` forbids it.
     """
 
     worker_name: Optional[str] = None
@@ -109,6 +113,8 @@ class InitOptions:
     marks: bool = True
     max_handlers: int = 1000
     max_payload: int = MAX_PAYLOAD
+    tracing: Optional[bool] = None
+    trace_payloads: bool = False
 
     def __post_init__(self) -> None:
         _positive(
@@ -208,6 +214,8 @@ class OptionArguments(TypedDict, total=False):
     marks: bool
     max_handlers: int
     max_payload: int
+    tracing: Optional[bool]
+    trace_payloads: bool
 
 
 def _positive(options: Any, *names: str) -> None:

@@ -61,6 +61,7 @@ from .pool import HandlerPool
 from .request import DEFAULT_TIMEOUT, Request, Suspicion, prepare
 from .session import ConnectionState, Link, Session
 from .signals import terminating
+from .tracing import Tracer
 from .triggers import Trigger, TriggerHandler, TriggerSource, TriggerType
 from .triggers.providers import Provider, Providers, TriggerCallbacks, type_registration
 from .triggers.registered import Triggers, trigger_registration
@@ -180,7 +181,8 @@ class Worker:
         self._pool = HandlerPool(f"iii-handler-{number}", options.max_handlers)
         self._session = Session(address, options, self._loop, self)
         self._ends = Ends(address, options, self._loop, self._pool.run_soon)
-        self._functions = Functions(self._pool, self._ends)
+        self._tracer = Tracer(options.tracing, options.trace_payloads, lambda: self._session.worker_id)
+        self._functions = Functions(self._pool, self._ends, self._tracer)
         self._triggers = Triggers(self._session)
         self._providers = Providers(self._session)
         self._lock = threading.Lock()  # guards _ending: one thread ends the worker
@@ -225,6 +227,11 @@ class Worker:
             ConnectionLostError: No connection, or it broke; ``may_have_run`` says whether to be careful.
         """
         prepared = self._prepare(request, payload, timeout, action, namespace, metadata)
+        with self._tracer.calling(prepared.message):
+            return self._call(prepared)
+
+    def _call(self, prepared: Request) -> Any:
+        """Send a call and wait for its outcome."""
         seconds = self._options.invocation_timeout if prepared.timeout == DEFAULT_TIMEOUT else prepared.timeout
         deadline = Deadline(seconds)
         if prepared.answered and not prepared.refs:
@@ -269,12 +276,18 @@ class Worker:
         given = DEFAULT_TIMEOUT if timeout is None else timeout
         prepared = self._prepare(request, payload, given, action, namespace, metadata)
         seconds = None if prepared.timeout == DEFAULT_TIMEOUT else prepared.timeout
-        call = self._send(prepared, Deadline(_SEND_TIMEOUT if seconds is None else seconds))
+        span = self._tracer.calling(prepared.message)
+        try:
+            call = self._send(prepared, Deadline(_SEND_TIMEOUT if seconds is None else seconds))
+        except BaseException as exc:
+            span.finish(exc)
+            raise
         if call is None:
             call = Call(prepared.function_id, None, forget=_nothing, run_callback=self.run_soon, refs=[])
             call.set_result(None)
         elif seconds is not None:
             self._expire(call, seconds)
+        span.finish_with(call)
         return call
 
     # --- functions -------------------------------------------------------------------------------------
@@ -770,6 +783,11 @@ class Worker:
     def worker_id(self) -> Optional[str]:
         """The engine's id for this connection; another one after each reconnect."""
         return self._session.worker_id
+
+    @property
+    def worker_name(self) -> str:
+        """The name under which the engine lists this worker; if none was given, its host, process, and more."""
+        return self._session.worker_name
 
     def get_address(self) -> str:
         """Return the engine's address, without its query."""

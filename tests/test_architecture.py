@@ -16,12 +16,14 @@ LAYERS = [
     ["wire"],
     ["net", "options"],
     ["calls", "pool", "signals"],
+    ["tracing"],
     ["channels"],
     ["functions", "request", "session"],
     ["triggers"],
     ["web"],
     ["services"],
     ["worker"],
+    ["logs"],
     ["__init__"],
 ]
 
