@@ -56,6 +56,8 @@ class _Api:
 
         self.context = context
         self.trace = trace
+        # One for the process: it follows a provider that the program sets later.
+        self.tracer = trace.get_tracer("iii_sync", _version.__version__)
         self._propagators = (TraceContextTextMapPropagator(), W3CBaggagePropagator())
 
     def inject(self, context: Any) -> dict[str, str]:
@@ -255,9 +257,7 @@ class Tracer:
             message.update(api.inject(None))
             return _NO_SPAN
         attributes = self._attributes(function_id, message.get("invocation_id"))
-        span = self._tracer(api).start_span(
-            f"call {function_id}", kind=api.trace.SpanKind.CLIENT, attributes=attributes
-        )
+        span = api.tracer.start_span(f"call {function_id}", kind=api.trace.SpanKind.CLIENT, attributes=attributes)
         message.update(api.inject(api.trace.set_span_in_context(span)))
         return Span(span, api)
 
@@ -273,13 +273,9 @@ class Tracer:
         def start(context: Any) -> Any:
             kind = found.trace.SpanKind.SERVER
             name = f"execute {function_id}"
-            return self._tracer(found).start_span(name, context=context, kind=kind, attributes=attributes)
+            return found.tracer.start_span(name, context=context, kind=kind, attributes=attributes)
 
         return Handling(message, api, start, self._payloads)
-
-    def _tracer(self, api: _Api) -> Any:
-        # Asked for each time: the program may set its provider after the worker was made.
-        return api.trace.get_tracer("iii_sync", _version.__version__)
 
     def _attributes(self, function_id: str, invocation_id: Optional[str]) -> dict[str, str]:
         attributes = {
