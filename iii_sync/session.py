@@ -360,7 +360,10 @@ class Session:
         link = self._wait_for_link(deadline, function_id)
         try:
             self.send(link, data, deadline)
-            self._confirm_registration(link, function_id, deadline)
+            if registration["type"] == "registerfunction":
+                self._confirm_function(link, function_id, deadline)
+            else:
+                self._confirm(link, deadline)
         except PermissionDeniedError:
             raise
         except Exception as exc:
@@ -561,8 +564,8 @@ class Session:
     def _confirm(self, link: Link, deadline: Deadline) -> None:
         self._call_and_wait(link, _CONFIRMING, {"key": "iii_sync"}, deadline)
 
-    def _confirm_registration(self, link: Link, function_id: str, deadline: Deadline) -> None:
-        """Wait until the engine has dealt with a registration, and find out whether it is there.
+    def _confirm_function(self, link: Link, function_id: str, deadline: Deadline) -> None:
+        """Wait until the engine has dealt with a function, and find out whether it is there.
 
         An engine that does not allow it says nothing at all (PROTOCOL 8.5), so the function is looked up. Where that
         is not allowed either, nobody can tell, and the registration counts as taken.
@@ -592,8 +595,8 @@ class Session:
         if not any(name == function_id or name.endswith(f"::{function_id}") for name in known):
             raise PermissionDeniedError(
                 "FORBIDDEN",
-                "the engine did not take the registration: this worker may not register the function "
-                "(allow_function_registration, or the listener's hook for registrations)",
+                "the engine did not take the registration and does not say why; as a rule this worker may not register "
+                "the function (allow_function_registration, or the listener's hook for registrations)",
                 function_id,
             )
 
