@@ -76,7 +76,10 @@ class EngineLogHandler(logging.Handler):
         self._service_name = service_name
         self._capacity = capacity
         self._queue: deque[tuple[str, dict[str, Any]]] = deque()
-        self._turn = threading.Condition()  # guards the queue, the counter, and who sends
+        # Guards the queue, the counter, and who sends. Taken directly: Ctrl-C can interrupt ``with self._idle`` with
+        # the lock in hand.
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
         self._active = False  # whether a thread is sending
         self._remove_listener = worker.add_connection_state_listener(self._state_changed)
 
@@ -92,7 +95,7 @@ class EngineLogHandler(logging.Handler):
         if self._over():
             self.dropped += 1
             return
-        with self._turn:
+        with self._lock:
             if len(self._queue) >= self._capacity:
                 self.dropped += 1
                 return
@@ -104,12 +107,12 @@ class EngineLogHandler(logging.Handler):
         if self._over():
             return
         end = time.monotonic() + _FLUSH_TIMEOUT
-        with self._turn:
+        with self._lock:
             while self._queue or self._active:
                 remaining = end - time.monotonic()
                 if remaining <= 0 or self._worker.get_connection_state() != "connected":
                     return
-                self._turn.wait(min(remaining, 0.1))
+                self._idle.wait(min(remaining, 0.1))
 
     def close(self) -> None:
         """Send what is waiting, as far as :meth:`flush` does, and drop the rest."""
@@ -117,7 +120,7 @@ class EngineLogHandler(logging.Handler):
             self.flush()
         if os.getpid() == self._pid:  # in a forked child the locks may be held for good
             self._remove_listener()
-            with self._turn:
+            with self._lock:
                 self.dropped += len(self._queue)
                 self._queue.clear()
         super().close()
@@ -154,7 +157,7 @@ class EngineLogHandler(logging.Handler):
         """Have a thread send, unless one does, or there is nobody to send to."""
         if self._worker.get_connection_state() != "connected":
             return
-        with self._turn:
+        with self._lock:
             if self._active or not self._queue:
                 return
             self._active = True
@@ -165,7 +168,7 @@ class EngineLogHandler(logging.Handler):
         _sending.now = True
         try:
             while True:
-                with self._turn:
+                with self._lock:
                     if not self._queue or self._worker.get_connection_state() != "connected":
                         break
                     function_id, line = self._queue.popleft()
@@ -175,13 +178,13 @@ class EngineLogHandler(logging.Handler):
                     self._worker._session.call(function_id, message, [], Deadline(_SEND_TIMEOUT), answered=False)
                 except (IIISyncError, OSError):
                     # Nobody can be told: telling is what has just failed.
-                    with self._turn:
+                    with self._lock:
                         self.dropped += 1
         finally:
             _sending.now = False
-            with self._turn:
+            with self._lock:
                 self._active = False
-                self._turn.notify_all()
+                self._idle.notify_all()
         self._start()  # a record, or a connection, may have come after the last look
 
 
