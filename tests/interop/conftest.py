@@ -29,7 +29,7 @@ def _peers(_engines: Callable[[str], EngineAddress]) -> Iterator[Callable[[str, 
                 pytest.skip(missing[name])
             if (engine, name) not in peers:
                 try:
-                    peer = stack.enter_context(running_peer(name, _engines(engine).url, NAMESPACE))
+                    peer = stack.enter_context(running_peer(name, _engines(engine).url, f"interop::{name}", NAMESPACE))
                 except NoEnvironment as exc:
                     missing[name] = str(exc)
                     pytest.skip(str(exc))

@@ -1,4 +1,4 @@
-// The peer that uses the official Node SDK; see ours.py. Its functions are interop::node::….
+// The peer that uses the official Node SDK; see ours.py. It has no namespaces.
 import { createHash } from 'node:crypto'
 import { createInterface } from 'node:readline'
 import { registerWorker, TriggerAction } from 'iii-sdk'
@@ -81,7 +81,7 @@ async function relay({ reader, writer }) {
   return count
 }
 
-const [url, namespace] = process.argv.slice(2)
+const [url, prefix] = process.argv.slice(2)
 const worker = registerWorker(url)
 
 // A queue of what has come and of who waits for it.
@@ -112,7 +112,7 @@ const functions = {
   pass_on: ({ to }, metadata) => worker.trigger({ function_id: to, payload: metadata }),
 }
 for (const [name, handler] of Object.entries(functions)) {
-  worker.registerFunction(`interop::node::${name}`, async (data, metadata) => handler(data, metadata))
+  worker.registerFunction(`${prefix}::${name}`, async (data, metadata) => handler(data, metadata))
 }
 
 const commands = {
@@ -140,7 +140,7 @@ const commands = {
 // does after the first calls.
 for (const end = Date.now() + 20_000; ; ) {
   try {
-    await worker.trigger({ function_id: 'interop::node::where', payload: {} })
+    await worker.trigger({ function_id: `${prefix}::where`, payload: {} })
     break
   } catch (error) {
     if (error.code !== 'function_not_found' || Date.now() > end) throw error

@@ -1,4 +1,4 @@
-"""The peer that uses the official Python SDK; see ``ours.py``. Its functions are ``interop::python::…``."""
+"""The peer that uses the official Python SDK; see ``ours.py``."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ async def _run(code: str, names: dict[str, Any]) -> None:
         await found
 
 
-async def main(url: str, namespace: str) -> None:
+async def main(url: str, prefix: str, namespace: str) -> None:
     """Serve until standard input ends."""
     notes: asyncio.Queue[Any] = asyncio.Queue()
     worker = await asyncio.to_thread(iii.register_worker, url)
@@ -169,11 +169,11 @@ async def main(url: str, namespace: str) -> None:
         "pass_on": pass_on,
     }
     for name, handler in functions.items():
-        worker.register_function(f"interop::python::{name}", handler)
-    elsewhere.register_function("interop::python::where", where_else)
+        worker.register_function(f"{prefix}::{name}", handler)
+    elsewhere.register_function(f"{prefix}::where", where_else)
     # Nothing tells when the engine has taken registrations, but it takes messages in their order.
     for each, expected in ((worker, "default"), (elsewhere, namespace)):
-        request = {"function_id": "interop::python::where", "payload": {}, "dispatch": "remote"}
+        request = {"function_id": f"{prefix}::where", "payload": {}, "dispatch": "remote"}
         assert await each.trigger_async(request) == expected
     print(json.dumps({"ready": True}), flush=True)
     peer = Peer(url, worker)

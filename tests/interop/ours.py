@@ -1,7 +1,7 @@
 """The peer that uses iii_sync; ``official.py`` and ``official.mjs`` are the same with the official SDKs.
 
-Run with the URL of an engine and a namespace. Reads commands from standard input, one JSON object a line, and answers
-each with a line; ends when its standard input does. Its functions are ``interop::ours::…``.
+Run with the URL of an engine, a prefix for its functions' ids, and the namespace that a second worker lives in. Reads
+commands from standard input, one JSON object a line, and answers each with a line; ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def commands() -> Iterator[dict[str, Any]]:
         yield json.loads(line)
 
 
-def main(url: str, namespace: str) -> None:
+def main(url: str, prefix: str, namespace: str) -> None:
     """Serve until standard input ends."""
     with register_worker(url) as worker, register_worker(url, namespace=namespace) as elsewhere:
         functions: dict[str, Callable[..., Any]] = {
@@ -146,8 +146,8 @@ def main(url: str, namespace: str) -> None:
             "pass_on": lambda data: worker.trigger(data["to"], data["payload"]),
         }
         for name, handler in functions.items():
-            worker.register_function(f"interop::ours::{name}", handler)
-        elsewhere.register_function("interop::ours::where", lambda data: namespace)
+            worker.register_function(f"{prefix}::{name}", handler)
+        elsewhere.register_function(f"{prefix}::where", lambda data: namespace)
         print(json.dumps({"ready": True}), flush=True)
         peer = Peer(worker)
         for command in commands():

@@ -92,8 +92,8 @@ class Peer:
 
 
 @contextlib.contextmanager
-def running_peer(name: str, url: str, namespace: str) -> Iterator[Peer]:
-    """Run a peer on the engine.
+def running_peer(name: str, url: str, prefix: str, namespace: str) -> Iterator[Peer]:
+    """Run a peer on the engine; its functions are ``prefix::…``, and a second worker of it is in the namespace.
 
     Raises:
         NoEnvironment: Its SDK cannot be run here.
@@ -117,7 +117,7 @@ def running_peer(name: str, url: str, namespace: str) -> Iterator[Peer]:
         log = directory / "log"
         with open(log, "wb") as said:
             process = subprocess.Popen(
-                [*command, url, namespace],
+                [*command, url, prefix, namespace],
                 cwd=directory,
                 env=environment,
                 stdin=subprocess.PIPE,
