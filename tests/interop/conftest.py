@@ -27,7 +27,9 @@ def _peers(_engines: Callable[[str], EngineAddress]) -> Iterator[Callable[[str, 
         def peer_of(engine: str, name: str) -> Peer:
             if name in missing:
                 pytest.skip(missing[name])
-            if (engine, name) not in peers:
+            known = peers.get((engine, name))
+            # One that has died or was killed has failed its test; the others get a new one.
+            if known is None or not known.is_alive():
                 try:
                     peer = stack.enter_context(running_peer(name, _engines(engine).url, f"interop::{name}", NAMESPACE))
                 except NoEnvironment as exc:

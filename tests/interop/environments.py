@@ -33,7 +33,7 @@ def python_sdk() -> str:
     if not (place / "complete").exists():
         _begin(place)
         _run([python, "-m", "venv", str(place / "env")])
-        pip = [str(program), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        pip = [str(program), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "1"]
         _run([*pip, "-r", str(HERE / "requirements.txt")])
         (place / "complete").touch()
     return str(program)
@@ -52,7 +52,9 @@ def node_sdk() -> tuple[str, Path]:
     if not (place / "complete").exists():
         _begin(place)
         shutil.copy(HERE / "package.json", place)
-        _run([npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(place)])
+        _run(
+            [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=1", "--prefix", str(place)]
+        )
         (place / "complete").touch()
     return node, place / "node_modules"
 

@@ -9,6 +9,7 @@ import inspect
 import json
 import os
 import sys
+import uuid
 from typing import Any
 
 from . import streams
@@ -96,15 +97,18 @@ class Peer:
 
     async def run(self, setup: str, code: str, result: str) -> Any:
         """Run a piece of a program, with a worker of its own; the value of ``result`` is its outcome."""
-        worker = await asyncio.to_thread(iii.register_worker)
+        # The default name is that of the process, which has a worker of that name already.
+        options = iii.InitOptions(worker_name=uuid.uuid4().hex)
+        names: dict[str, Any] = {"worker": await asyncio.to_thread(iii.register_worker, None, options)}
         try:
-            names: dict[str, Any] = {"worker": worker}
             await _run(setup, names)
             await _run(code, names)
             await _run(f"_result = {result}", names)
             return names["_result"]
         finally:
-            await asyncio.to_thread(worker.shutdown)
+            # Shutting it down twice hangs.
+            if names["worker"].get_connection_state() != "disconnected":
+                await asyncio.to_thread(names["worker"].shutdown)
 
 
 async def _run(code: str, names: dict[str, Any]) -> None:

@@ -61,6 +61,10 @@ class Peer:
             raise Failed(**answer["error"])
         return answer["result"]
 
+    def is_alive(self) -> bool:
+        """Whether it can be told anything more."""
+        return self._process.poll() is None
+
     def die(self, **arguments: Any) -> None:
         """Have it die in the middle of a stream."""
         self._write("die", arguments)

@@ -17,7 +17,6 @@ from iii_sync.errors import ChannelTruncatedError
 
 from . import streams
 from .conftest import NAMESPACE, PeerOf
-from .environments import NoEnvironment
 from .peers import OFFICIAL, running_peer
 
 # Making the environments takes its time.
@@ -106,17 +105,17 @@ def relayed(worker: iii_sync.Worker, relay: str, whole: bool) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("writer", OFFICIAL)
-def test_an_official_writer_that_dies(worker: iii_sync.Worker, engine_kind: str, engine_url: str, writer: str) -> None:
+def test_an_official_writer_that_dies(
+    worker: iii_sync.Worker, engine_kind: str, engine_url: str, peer_of: PeerOf, writer: str
+) -> None:
     """The real engine ends the stream as if it were whole, which ours calls unknown; on the local one ours raises."""
+    peer_of(writer)
     channel = worker.create_channel()
     channel.reader.timeout = WAIT
     script: streams.Script = ["first", 300_000]
     _, written = streams.items(script, 7)
-    try:
-        with running_peer(writer, engine_url, f"dying::{writer}", f"{NAMESPACE}-dying") as peer:
-            peer.die(ref=channel.writer_ref.model_dump(), script=script, seed=7)
-    except NoEnvironment as exc:
-        pytest.skip(str(exc))
+    with running_peer(writer, engine_url, f"dying::{writer}", f"{NAMESPACE}-dying") as peer:
+        peer.die(ref=channel.writer_ref.model_dump(), script=script, seed=7)
     received, error = b"", None
     try:
         for chunk in channel.reader:
