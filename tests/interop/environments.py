@@ -100,4 +100,6 @@ def _run(command: list[str]) -> None:
     except subprocess.TimeoutExpired:
         raise NoEnvironment(f"{' '.join(command)}: not done after {_WAIT} s") from None
     if done.returncode:
-        raise NoEnvironment(f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout[-2000:]}")
+        # Installers say a lot: this goes into one line.
+        errors = [line for line in done.stdout.splitlines() if "error" in line.lower()]
+        raise NoEnvironment(f"{' '.join(command)}: exit status {done.returncode}: {'; '.join(errors[:4])}")
