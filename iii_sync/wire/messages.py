@@ -12,6 +12,8 @@ import os
 import re
 from typing import Any, Callable, Optional
 
+from .objects import unfolded
+
 __all__ = [
     "InvalidValue",
     "check",
@@ -57,7 +59,8 @@ def check(value: Any, what: str, convert: Optional[Callable[[Any], Any]] = None)
     """Return ``value`` as plain JSON values, or say what in it cannot travel.
 
     Args:
-        value: Any value. Lists and objects are copied only where something in them has to change.
+        value: Any value. Lists and objects are copied only where something in them has to change. Dataclasses,
+            pydantic models and enumerations become what they are in JSON.
         what: How to call the whole value in an error: ``payload``, ``result``, ``metadata`` …
         convert: Called with each value of a foreign type; returns what to send in its place, or
             ``NotImplemented``.
@@ -135,6 +138,12 @@ class _Walk:
             replaced = self.convert(value)
             if replaced is not NotImplemented:
                 return replaced
+        try:
+            replaced = unfolded(value)
+        except ValueError as exc:
+            raise InvalidValue(f"{self.where()}: {_type_name(value)} could not be made into JSON: {exc}") from None
+        if replaced is not NotImplemented:
+            return self.plain(replaced, depth)
         raise InvalidValue(f"{self.where()}: {_type_name(value)} is not JSON ({_shown(value)}); {_cure(value)}")
 
     def deeper(self, depth: int) -> int:
@@ -200,11 +209,9 @@ def _cure(value: Any) -> str:
         return "send bytes through a channel, or as base64 text"
     if isinstance(value, (set, frozenset)):
         return "use sorted(...) or list(...)"
-    for method in ("isoformat", "tolist", "model_dump"):  # dates, numpy and pandas, pydantic
+    for method in ("isoformat", "tolist"):  # dates, numpy and pandas
         if callable(getattr(value, method, None)):
             return f"use its {method}()"
-    if hasattr(value, "__dataclass_fields__"):
-        return "use dataclasses.asdict(...)"
     return "convert it to dict, list, str, int, float, bool or None first"
 
 
@@ -296,14 +303,16 @@ def register_function(
     metadata: Any = None,
     request_format: Any = None,
     response_format: Any = None,
+    invocation: Optional[Message] = None,
 ) -> Message:
-    """Offers a function under ``function_id`` (PROTOCOL 3.1)."""
+    """Offers a function under ``function_id`` (PROTOCOL 3.1); with ``invocation`` one that is called over HTTP."""
     message: Message = {"type": "registerfunction", "id": function_id}
     optional = {
         "description": description,
         "metadata": metadata,
         "request_format": request_format,
         "response_format": response_format,
+        "invocation": invocation,
     }
     message.update({key: value for key, value in optional.items() if value is not None})
     return message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import decimal
 import enum
@@ -697,3 +698,48 @@ def test_new_ids() -> None:
         assert str(uuid.UUID(text)) == text
         assert uuid.UUID(text).version == 4
         assert uuid.UUID(text).variant == uuid.RFC_4122
+
+
+class Direction(enum.Enum):
+    UP = "up"
+
+
+@dataclasses.dataclass
+class Leaf:
+    direction: Direction
+    weight: float = 1.5
+
+
+@dataclasses.dataclass
+class Branch:
+    leaves: list[Leaf]
+    parent: Any = None
+
+
+def test_dataclasses_and_enumerations_become_what_they_are_in_json() -> None:
+    """At any depth, and the places in errors go through them."""
+    leaf = {"direction": "up", "weight": 1.5}
+    assert messages.check({"a": Branch([Leaf(Direction.UP)])}, "payload") == {"a": {"leaves": [leaf], "parent": None}}
+    with pytest.raises(messages.InvalidValue, match=r"payload\.leaves\[0\]\.weight: nan"):
+        messages.check(Branch([Leaf(Direction.UP, float("nan"))]), "payload")
+    with pytest.raises(messages.InvalidValue, match="type is not JSON"):
+        messages.check([Branch], "payload")
+    endless = Branch([])
+    endless.parent = endless
+    with pytest.raises(messages.InvalidValue, match="contains itself"):
+        messages.check(endless, "payload")
+
+
+class Unwilling:
+    @classmethod
+    def model_validate(cls, value: Any) -> Unwilling:
+        return cls()
+
+    def model_dump(self, **_: Any) -> Any:
+        raise ValueError("not today")
+
+
+def test_a_model_that_cannot_be_dumped_says_why() -> None:
+    """With its place."""
+    with pytest.raises(messages.InvalidValue, match=r"payload\[0\]: .*Unwilling.*not today"):
+        messages.check([Unwilling()], "payload")
