@@ -95,6 +95,23 @@ class End(io.RawIOBase):
             raise ValueError(f"timeout={timeout!r} must be a number of seconds, 0 or more, or None for no limit")
         return None if timeout is not None and timeout > threading.TIMEOUT_MAX else timeout
 
+    @classmethod
+    def _json_schema(cls) -> dict[str, Any]:
+        """Return the JSON Schema of what names such an end in a payload (PROTOCOL 5.1)."""
+        text = {"type": "string"}
+        properties = {"channel_id": text, "access_key": text, "direction": {"const": cls.direction}}
+        return {"type": "object", "properties": properties, "required": list(properties)}
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, Any]:
+        """Let a pydantic model have ends among its fields: taken as they are, told of as their reference."""
+        dumped = {"type": "function-plain", "function": lambda end: end._pass_on()}
+        return {"type": "is-instance", "cls": cls, "serialization": dumped}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
+        return cls._json_schema()
+
     @property
     def channel_id(self) -> str:
         """The channel's id."""
