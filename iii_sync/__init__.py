@@ -20,12 +20,15 @@ from .channels import (
     extract_channel_refs,
     is_channel_ref,
 )
+from .context import Invocation, current_invocation
 from .errors import HttpError, IIISyncError, InvocationError, RegistrationRejectedError
 from .functions import FunctionRef
+from .invocation import HttpAuthApiKey, HttpAuthBearer, HttpAuthHmac, HttpInvocationConfig
 from .options import InitOptions, ReconnectionConfig
+from .request import TriggerAction
 from .triggers import Trigger, TriggerConfig, TriggerHandler, TriggerType
 from .web import HttpResponse, StreamRequest, StreamResponse, http
-from .worker import TriggerAction, Worker, register_worker
+from .worker import Worker, register_worker
 
 __all__ = [
     "Call",
@@ -33,10 +36,15 @@ __all__ = [
     "ChannelReader",
     "ChannelWriter",
     "FunctionRef",
+    "HttpAuthApiKey",
+    "HttpAuthBearer",
+    "HttpAuthHmac",
+    "HttpInvocationConfig",
     "HttpError",
     "HttpResponse",
     "IIISyncError",
     "InitOptions",
+    "Invocation",
     "InvocationError",
     "ReconnectionConfig",
     "RegistrationRejectedError",
@@ -50,6 +58,7 @@ __all__ = [
     "TriggerType",
     "Worker",
     "__version__",
+    "current_invocation",
     "extract_channel_refs",
     "http",
     "is_channel_ref",

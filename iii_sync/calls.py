@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import concurrent.futures
+import itertools
 import os
 import threading
-from typing import Any, Callable, NamedTuple, Optional
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Callable, NamedTuple, Optional, Union
 
 from .errors import CallTimeout, ForkedWorkerError, fresh
 
-__all__ = ["Answer", "Call", "PassedRef"]
+__all__ = ["Answer", "Call", "PassedRef", "in_order"]
 
 
 class PassedRef(NamedTuple):
@@ -119,10 +122,15 @@ class Call(concurrent.futures.Future):  # type: ignore[type-arg]
             ) from None
 
     def cancel(self) -> bool:
-        """Stop waiting for the answer; ``False`` when it is there already.
+        """Stop waiting for the answer.
 
-        The engine has no message for it: a function that is running goes on (PROTOCOL 3.7), and its answer
-        is dropped. In a forked child it does nothing.
+        The function is not told, for the engine has no message for that (PROTOCOL 3.7): it runs to its end, or has
+        yet to begin, and its answer is dropped. So what was asked for may have happened or still happen, and
+        :meth:`result` says no more than that nobody waited. Never blocks. In a forked child it does nothing.
+
+        Returns:
+            ``True``: the call is cancelled, and :meth:`result` raises ``concurrent.futures.CancelledError``, in every
+            thread that waits in it too. ``False``: it was done before, and :meth:`result` has its outcome.
         """
         if self._in_other_process():
             return False
@@ -163,3 +171,36 @@ class Call(concurrent.futures.Future):  # type: ignore[type-arg]
 
 def _call(function: Callable[[Any], object], call: Call) -> None:
     function(call)
+
+
+def in_order(
+    start: Callable[[Any], Call], payloads: Iterator[Any], max_in_flight: int, return_exceptions: bool
+) -> Iterator[Any]:
+    """Start a call for each payload, so many at a time, and give their results in order; see ``Worker.map``."""
+    under_way: deque[Union[Call, Exception]] = deque()
+    try:
+        while True:
+            for payload in itertools.islice(payloads, max_in_flight - len(under_way)):
+                try:
+                    under_way.append(start(payload))
+                except Exception as exc:
+                    under_way.append(exc)  # raised in its turn, after the results of those before it
+                    if not return_exceptions:
+                        payloads = iter(())
+                        break
+            if not under_way:
+                return
+            call = under_way.popleft()
+            try:
+                if isinstance(call, Exception):
+                    raise call
+                result = call.result()
+            except Exception as exc:
+                if not return_exceptions:
+                    raise
+                result = exc
+            yield result
+    finally:
+        for call in under_way:
+            if isinstance(call, Call):
+                call.cancel()

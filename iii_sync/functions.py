@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
+import functools
 import logging
 import threading
 import traceback
-from collections.abc import Mapping
 from typing import Any, Callable, Optional
 
 from .channels.ends import AnyEnd, Ends
+from .context import Invocation, run_as
 from .errors import ConfigurationError, IIISyncError, InvocationError, PayloadTooLargeError
+from .handlers import Handler
 from .pool import HandlerPool
 from .tracing import Tracer
 from .wire import messages
@@ -18,8 +19,6 @@ from .wire import messages
 __all__ = ["Function", "FunctionRef", "Functions", "check_function_id"]
 
 _log = logging.getLogger("iii_sync.worker")
-
-Handler = Callable[..., Any]
 
 #: Ids that the engine serves in ``default`` (PROTOCOL 6). A worker that registers one of them takes it over, and
 #: when that worker leaves nobody serves it until the engine restarts (E-16).
@@ -56,50 +55,18 @@ def check_function_id(function_id: Any) -> str:
 
 
 class Function:
-    """A handler under its id.
+    """A registered function.
 
     Args:
         function_id: The id.
-        handler: Called with the payload; with ``metadata=`` too if it has a parameter of that name.
+        handler: What carries it out; ``None`` when the engine calls it elsewhere.
         registration: The message that offers it to the engine.
-
-    Raises:
-        ConfigurationError: ``handler`` cannot be called, or is asynchronous.
     """
 
-    def __init__(self, function_id: str, handler: Handler, registration: messages.Message) -> None:
-        if not callable(handler):
-            raise ConfigurationError(f"the handler of {function_id!r} is not callable: {handler!r}")
-        call = getattr(handler, "__call__", None)  # noqa: B004 - an object whose __call__ is asynchronous
-        if any(
-            check(target)
-            for check in (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
-            for target in (handler, call)
-        ):
-            raise ConfigurationError(
-                f"the handler of {function_id!r} is an 'async def'; handlers run on threads: use a plain 'def'"
-            )
+    def __init__(self, function_id: str, handler: Optional[Handler], registration: messages.Message) -> None:
         self.function_id = function_id
         self.handler = handler
         self.registration = registration
-        self._wants_metadata = _has_metadata_parameter(handler)
-
-    def run(self, data: Any, metadata: Any) -> Any:
-        """Call the handler; returns and raises what it does."""
-        if self._wants_metadata:
-            return self.handler(data, metadata=metadata)
-        return self.handler(data)
-
-
-def _has_metadata_parameter(handler: Handler) -> bool:
-    try:
-        parameters: Mapping[str, inspect.Parameter] = inspect.signature(handler).parameters
-    except (TypeError, ValueError):
-        return False
-    parameter = parameters.get("metadata")
-    if parameter is None or parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
-        return False
-    return list(parameters).index("metadata") > 0 or parameter.kind is inspect.Parameter.KEYWORD_ONLY
 
 
 class Functions:
@@ -143,6 +110,24 @@ class Functions:
             del self._table[function.function_id]
             return True
 
+    def find(self, named: Any) -> Function:
+        """Return the function with an id, or with a handler.
+
+        Raises:
+            ConfigurationError: There is none, or the handler has several.
+        """
+        with self._lock:
+            if isinstance(named, str):
+                found = [self._table[named]] if named in self._table else []
+            else:
+                found = [f for f in self._table.values() if f.handler is not None and f.handler.target == named]
+        if not found:
+            raise ConfigurationError(f"{named!r} is not registered by this worker")
+        if len(found) > 1:
+            ids = ", ".join(repr(function.function_id) for function in found)
+            raise ConfigurationError(f"{named!r} is the handler of {ids}; give the id")
+        return found[0]
+
     def registrations(self) -> list[messages.Message]:
         """The messages that register everything. Any thread."""
         return [function.registration for function in list(self._table.values())]
@@ -166,9 +151,11 @@ class Functions:
             code, text = "function_not_found", f"Function {function_id} is not registered by this worker"
         elif self.closed:
             code, text = "SHUTDOWN", "the worker is shutting down"
+        elif function.handler is None:
+            code, text = "function_not_invokable", f"Function {function_id} is called over HTTP, not by this worker"
         else:
-            found = function
-            if self._pool.try_run(lambda: self._handle(found, message, answer)):
+            handler = function.handler
+            if self._pool.try_run(lambda: self._handle(handler, message, answer)):
                 return
             code = "overloaded"
             text = f"the worker runs {self._pool.threads} handlers and takes no more now; try again later"
@@ -176,39 +163,69 @@ class Functions:
         error = {"code": code, "message": text}
         answer_soon(messages.invocation_result(message["invocation_id"], function_id, error=error))
 
-    def _handle(
-        self, function: Function, message: messages.Message, answer: Callable[[messages.Message], None]
-    ) -> None:
+    def _handle(self, handler: Handler, message: messages.Message, answer: Callable[[messages.Message], None]) -> None:
         """Run a handler and answer. On a handler thread."""
-        invocation_id, function_id = message["invocation_id"], function.function_id
+        invocation_id, function_id = message["invocation_id"], message["function_id"]
         error: Optional[dict[str, str]] = None
         result: Any = None
         ends: dict[tuple[str, str], AnyEnd] = {}
         try:
-            with self._tracer.handling(message) as span:
-                # Popped: the ends must not live on in the message when the handler has let go of them.
-                data = self._ends.live(message.pop("data", None), ends)
-                result = span.result(self._ends.plain(function.run(data, message.get("metadata")), "result")[0])
+            invocation = _invocation(message)
+            result = run_as(invocation, functools.partial(self._carry_out, handler, message, ends))
         except BaseException as exc:
             # Our own errors are about calls and streams, and the other side knows them; others are the handler's.
             level = logging.DEBUG if isinstance(exc, IIISyncError) else logging.WARNING
             _log.log(level, "the handler of %s failed", function_id, exc_info=True)
-            error = _error_body(exc)
+            error = _error_body(exc, invocation_id)
         try:
             answer(messages.invocation_result(invocation_id, function_id, result=result, error=error))
         except PayloadTooLargeError as exc:
-            answer(messages.invocation_result(invocation_id, function_id, error=_error_body(exc)))
+            answer(messages.invocation_result(invocation_id, function_id, error=_error_body(exc, invocation_id)))
         if error is not None:
             # As if each end had been in a with block. Unused ones may have gone to somebody else as well.
             for end in ends.values():
                 if not end._is_idle():
                     end.abort()
 
+    def _carry_out(self, handler: Handler, message: messages.Message, ends: dict[tuple[str, str], AnyEnd]) -> Any:
+        with self._tracer.handling(message) as span:
+            # Popped: the ends must not live on in the message when the handler has let go of them.
+            data = self._ends.live(message.pop("data", None), ends)
+            returned = handler.run(data, message.get("metadata"))
+            del data
+            return span.result(self._ends.plain(returned, "result")[0])
 
-def _error_body(exc: BaseException) -> dict[str, str]:
+
+def _invocation(message: messages.Message) -> Invocation:
+    """Return what a message asks for, and take the engine's own key out of the payload (PROTOCOL 3.4)."""
+    data, caller = message.get("data"), None
+    if isinstance(data, dict):
+        caller = data.pop("_caller_worker_id", None)
+    return Invocation(
+        message["function_id"],
+        message["invocation_id"],
+        _text(caller),
+        message.get("metadata"),
+        _text(message.get("traceparent")),
+        _text(message.get("baggage")),
+    )
+
+
+def _text(value: Any) -> Optional[str]:
+    return value if isinstance(value, str) else None
+
+
+#: Codes that say what became of a call itself. Of a call that a handler made they would say it to the wrong one.
+_ABOUT_THE_CALL = frozenset(
+    {"FORBIDDEN", "SHUTDOWN", "TIMEOUT", "function_not_found", "invocation_stopped", "overloaded", "payload_too_large"}
+)
+
+
+def _error_body(exc: BaseException, invocation_id: str) -> dict[str, str]:
     """Return the ``error`` object that tells a caller of ``exc`` (PROTOCOL 3.5)."""
     trace = "".join(traceback.format_exception(type(exc), exc, exc.__traceback__))
-    if isinstance(exc, InvocationError):
+    nested = isinstance(exc, InvocationError) and exc.invocation_id not in (None, invocation_id)
+    if isinstance(exc, InvocationError) and not (nested and exc.code in _ABOUT_THE_CALL):
         code, text = exc.code, exc.message
     else:
         code, text = "invocation_failed", f"{type(exc).__name__}: {exc}"

@@ -19,9 +19,10 @@ from typing import Any, Optional
 
 from .errors import ConfigurationError, IIISyncError
 from .net.waiting import Deadline
+from .request import TriggerAction
 from .tracing import current_ids
 from .wire import messages
-from .worker import TriggerAction, Worker
+from .worker import Worker
 
 __all__ = ["EngineLogHandler"]
 

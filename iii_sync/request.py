@@ -10,15 +10,34 @@ from .calls import Call, PassedRef
 from .channels.end import End
 from .channels.ends import Ends
 from .channels.refs import WRITE
-from .errors import ConfigurationError, InvalidPayloadError
+from .errors import ConfigurationError, InvalidPayloadError, brief
 from .wire import messages
 
-__all__ = ["DEFAULT_TIMEOUT", "Request", "Suspicion", "prepare"]
+__all__ = ["DEFAULT_TIMEOUT", "Request", "Suspicion", "TriggerAction", "prepare"]
 
 _log = logging.getLogger("iii_sync.worker")
 
 #: Stands for the worker's own timeout, where ``None`` means none.
 DEFAULT_TIMEOUT = -1.0
+
+
+class TriggerAction:
+    """What becomes of a call besides being answered (PROTOCOL 3.6)."""
+
+    @staticmethod
+    def Void() -> dict[str, str]:  # noqa: N802 - iii's own name
+        """Do not wait for an answer; there is none."""
+        return {"type": "void"}
+
+    @staticmethod
+    def Enqueue(queue: str) -> dict[str, str]:  # noqa: N802 - iii's own name
+        """Put the call into a queue; the answer is its receipt: ``{"messageReceiptId": …}``."""
+        if not isinstance(queue, str) or not queue.strip():
+            raise ConfigurationError(f"queue={queue!r} must be the name of a queue")
+        try:
+            return {"type": "enqueue", "queue": messages.check(queue, "queue")}
+        except messages.InvalidValue as exc:
+            raise InvalidPayloadError(str(exc)) from None
 
 
 class Request(NamedTuple):
@@ -88,7 +107,7 @@ def prepare(
         None,
         invocation_id=messages.new_id(),
         namespace=namespace,
-        action=None if action is None else ends.plain(dict(action), "action")[0],
+        action=None if action is None else _checked_action(action),
     )
     message["data"], refs = ends.plain(payload, "payload")
     if metadata is not None:
@@ -147,6 +166,16 @@ def _from_dictionary(request: Any) -> Mapping[str, Any]:
     if timeout_ms is not None and not (_is_number(timeout_ms) and timeout_ms > 0):
         raise ConfigurationError(f"timeout_ms={timeout_ms!r} must be a number above 0")
     return request
+
+
+def _checked_action(action: Any) -> messages.Message:
+    """Return the action as it travels: the engine drops a call with one it does not know (E-17)."""
+    kind = action.get("type") if isinstance(action, Mapping) else None
+    if kind == "void":
+        return TriggerAction.Void()
+    if kind == "enqueue":
+        return TriggerAction.Enqueue(action.get("queue"))
+    raise ConfigurationError(f"action={brief(action)} must be TriggerAction.Void() or TriggerAction.Enqueue(queue=…)")
 
 
 def _is_number(value: Any) -> bool:

@@ -360,7 +360,8 @@ class Session:
         link = self._wait_for_link(deadline, function_id)
         try:
             self.send(link, data, deadline)
-            if registration["type"] == "registerfunction":
+            # What is called over HTTP is looked up by its worker, which can say more about it.
+            if registration["type"] == "registerfunction" and "invocation" not in registration:
                 self._confirm_function(link, function_id, deadline)
             else:
                 self._confirm(link, deadline)

@@ -18,12 +18,12 @@ from concurrent.futures import CancelledError
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
-from typing_extensions import Self
-
 from . import _version
 from .errors import ConfigurationError, InvocationError
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from .calls import Call
 
 __all__ = ["Handling", "Span", "Tracer", "current_ids", "incoming", "outgoing"]

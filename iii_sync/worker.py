@@ -17,11 +17,11 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, Literal, Optional, TypedDict, TypeVar, Union, overload
 
-from .calls import Answer, Call
+from .calls import Answer, Call, in_order
 from .channels import (
     Channel,
     ChannelReader,
@@ -48,17 +48,20 @@ from .errors import (
     IIISyncError,
     InvalidPayloadError,
     InvocationError,
+    RegistrationRejectedError,
     TriggerRegistrationError,
     WorkerClosedError,
     fresh,
 )
 from .functions import Function, FunctionRef, Functions, check_function_id
+from .handlers import Handler
+from .invocation import HttpInvocationConfig
 from .net.connect import Address
 from .net.loop import Loop
 from .net.waiting import Deadline
 from .options import InitOptions, OptionArguments, address_from_environment, for_address, from_environment
 from .pool import HandlerPool
-from .request import DEFAULT_TIMEOUT, Request, Suspicion, prepare
+from .request import DEFAULT_TIMEOUT, Request, Suspicion, TriggerAction, prepare
 from .session import ConnectionState, Link, Session
 from .signals import terminating
 from .tracing import Tracer
@@ -76,7 +79,7 @@ if TYPE_CHECKING:
 
     from .services import EngineInfo, Queues, State, Streams
 
-__all__ = ["TriggerAction", "Worker", "register_worker"]
+__all__ = ["Worker", "register_worker"]
 
 _log = logging.getLogger("iii_sync.worker")
 
@@ -112,22 +115,6 @@ class OpenTextOptions(OpenOptions, total=False):
     encoding: Optional[str]
     errors: Optional[str]
     newline: Optional[str]
-
-
-class TriggerAction:
-    """What becomes of a call besides being answered (PROTOCOL 3.6)."""
-
-    @staticmethod
-    def Void() -> dict[str, str]:  # noqa: N802 - iii's own name
-        """Do not wait for an answer; there is none."""
-        return {"type": "void"}
-
-    @staticmethod
-    def Enqueue(queue: str) -> dict[str, str]:  # noqa: N802 - iii's own name
-        """Put the call into a queue; the answer is its receipt: ``{"messageReceiptId": …}``."""
-        if not isinstance(queue, str) or not queue:
-            raise ConfigurationError(f"queue={queue!r} must be the name of a queue")
-        return {"type": "enqueue", "queue": queue}
 
 
 def register_worker(
@@ -290,12 +277,51 @@ class Worker:
         span.finish_with(call)
         return call
 
+    def map(
+        self,
+        function_id: str,
+        payloads: Iterable[Any],
+        *,
+        max_in_flight: int = 16,
+        timeout: Optional[float] = DEFAULT_TIMEOUT,
+        namespace: Optional[str] = None,
+        metadata: Any = None,
+        return_exceptions: bool = False,
+    ) -> Iterator[Any]:
+        """Call a function with each payload, several at a time, and give the results in the order of the payloads.
+
+        Lazy: payloads are taken, and calls started, as results are asked for, the first when the first result is. So
+        any number of payloads is fine. The first call that fails ends the iteration with its error. Leaving the
+        iteration early cancels what is under way, as :meth:`Call.cancel` does.
+
+        Args:
+            function_id: The function.
+            payloads: What it is called with.
+            max_in_flight: How many calls are under way, or answered and not asked for yet.
+            timeout: Seconds for each call, from its start; ``None`` for no limit. Default: ``invocation_timeout``.
+            namespace: Where the function lives. Default: the worker's.
+            metadata: Delivered beside each payload.
+            return_exceptions: Give the error of a call that failed in the place of its result, and go on.
+
+        Raises:
+            ConfigurationError: A ``max_in_flight`` that is no number above 0.
+        """
+        self._check_usable()
+        if not isinstance(max_in_flight, int) or isinstance(max_in_flight, bool) or max_in_flight < 1:
+            raise ConfigurationError(f"max_in_flight={max_in_flight!r} must be an integer above 0")
+        seconds = self._options.invocation_timeout if timeout == DEFAULT_TIMEOUT else timeout
+
+        def start(payload: Any) -> Call:
+            return self.submit(function_id, payload, timeout=seconds, namespace=namespace, metadata=metadata)
+
+        return in_order(start, iter(payloads), max_in_flight, return_exceptions)
+
     # --- functions -------------------------------------------------------------------------------------
 
     def register_function(
         self,
         function_id: str,
-        handler: Callable[..., Any],
+        handler: Union[Callable[..., Any], HttpInvocationConfig],
         *,
         description: Optional[str] = None,
         metadata: Any = None,
@@ -310,20 +336,25 @@ class Worker:
         Args:
             function_id: The id, by custom ``service::name``.
             handler: Called with the payload, on a thread of its own, and with ``metadata=`` if it has a parameter of
-                that name. References in the payload are live ends by then. What it returns is the result; what
-                it raises reaches the caller as an error.
+                that name. References in the payload are live ends by then. A payload that is annotated (a
+                dataclass, a typed dictionary, a pydantic model, plain types, …) is checked and converted, and one that
+                does not fit is refused with the code ``invalid_payload``. What it returns is the result; what
+                it raises reaches the caller as an error. Or an :class:`~iii_sync.HttpInvocationConfig`: then the
+                engine calls that, and this worker is not involved.
             description: One line for people who list functions.
             metadata: Listed with the function.
-            request_format: JSON Schema of the payload, listed with the function.
-            response_format: JSON Schema of the result, listed with the function.
+            request_format: JSON Schema of the payload, listed with the function. Default: from the annotation.
+            response_format: JSON Schema of the result, listed with the function. Default: from the annotation.
             trigger: What else the function is called for, ``cron("0 0 3 * * *")`` for instance: one of
                 :mod:`iii_sync.triggers`, or several. They go when the function is unregistered.
 
         Raises:
             ConfigurationError: An id that the engine serves itself, or that this worker has registered already; a
-                handler that cannot be called, or is ``async``; what is no trigger.
-            RegistrationRejectedError: Another live worker offers the id, or a trigger was refused
-                (``TriggerRegistrationError``); then the function is not registered either.
+                handler that cannot be called with a payload, is ``async`` or a generator, or is annotated with what no
+                JSON value can become; what is no trigger.
+            RegistrationRejectedError: Another live worker offers the id; the engine does not take what it should
+                call over HTTP; or a trigger was refused (``TriggerRegistrationError``), and then the function is not
+                registered either.
             PermissionDeniedError: The engine does not let this worker register it. Such an engine says nothing, so
                 the function is looked up; where the worker may not look either, nothing is raised.
             EngineTimeoutError: No confirmation in time.
@@ -331,6 +362,13 @@ class Worker:
         self._check_usable()
         check_function_id(function_id)
         sources = trigger_sources(trigger)
+        over_http = run = None
+        if isinstance(handler, HttpInvocationConfig):
+            over_http = handler
+        else:
+            run = Handler(function_id, handler)
+            request_format = run.request_format if request_format is None else request_format
+            response_format = run.response_format if response_format is None else response_format
         try:
             registration = messages.register_function(
                 function_id,
@@ -338,10 +376,11 @@ class Worker:
                 metadata=messages.check(metadata, "metadata"),
                 request_format=messages.check(request_format, "request_format"),
                 response_format=messages.check(response_format, "response_format"),
+                invocation=None if over_http is None else messages.check(over_http.message(), "invocation"),
             )
         except messages.InvalidValue as exc:
             raise InvalidPayloadError(str(exc)) from None
-        function = Function(function_id, handler, registration)
+        function = Function(function_id, run, registration)
         self._functions.add(function)
         triggers: list[Trigger] = []
 
@@ -352,6 +391,8 @@ class Worker:
 
         try:
             self._session.register(registration)
+            if over_http is not None:
+                self._confirm_over_http(function_id, over_http)
             for source in sources:
                 triggers.append(self.register_trigger(source, function_id))
         except BaseException:
@@ -360,13 +401,33 @@ class Worker:
         return FunctionRef(function_id, unregister)
 
     def function(self, function_id: str, **details: Any) -> Callable[[HandlerT], HandlerT]:
-        """Decorate the handler of a function; takes, does and raises what :meth:`register_function` does."""
+        """Decorate the handler of a function; takes, does and raises what :meth:`register_function` does.
+
+        The handler stays what it was; :meth:`unregister_function` takes it, or the id.
+        """
 
         def decorate(handler: HandlerT) -> HandlerT:
             self.register_function(function_id, handler, **details)
             return handler
 
         return decorate
+
+    def unregister_function(self, function: Union[str, FunctionRef, Callable[..., Any]]) -> None:
+        """Take a function back; calls that are running go on. Its id may be registered again at once.
+
+        Blocks until the engine has been told, at most ``connect_timeout``.
+
+        Args:
+            function: Its id, its handler, or what :meth:`register_function` returned.
+
+        Raises:
+            ConfigurationError: This worker has not registered it, or its handler has several ids.
+        """
+        self._check_usable()
+        if isinstance(function, FunctionRef):
+            function.unregister()
+        else:
+            self._unregister(self._functions.find(function))
 
     def _unregister(self, function: Function) -> None:
         if os.getpid() != self._pid:
@@ -591,6 +652,23 @@ class Worker:
             trigger.function_id,
             f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(known)}",
         )
+
+    def _confirm_over_http(self, function_id: str, config: HttpInvocationConfig) -> None:
+        """Look a function up: the engine drops what it does not like without a word (E-18)."""
+        where = {"function_id": function_id, "namespace": self._options.namespace or "default"}
+        try:
+            self.trigger("engine::functions::info", where, timeout=self._options.connect_timeout)
+        except InvocationError as exc:
+            if exc.code != "NOT_FOUND":
+                return  # this worker may not look
+            raise RegistrationRejectedError(
+                f"the engine did not take function {function_id!r} at {config.where()}: it calls functions over HTTP "
+                "only with its worker iii-http-functions, where its security settings (https, public addresses, "
+                "url_allowlist) allow the address, and with the variable that auth names in its environment; its log "
+                "says which",
+                "NOT_REGISTERED",
+                self._options.namespace,
+            ) from None
 
     # --- channels --------------------------------------------------------------------------------------
 

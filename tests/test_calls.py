@@ -233,12 +233,27 @@ def test_cancel_stops_the_waiting(worker: Worker, peer: Worker, unique: Unique) 
         finished.set()
 
     call = worker.submit(peer.register_function(unique("slow"), slow).id)
+    waiting: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            call.result(WAIT)
+        except BaseException as exc:
+            waiting.append(exc)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
     assert call.cancel() and call.cancelled()
+    thread.join(WAIT)
+    assert isinstance(waiting[0], concurrent.futures.CancelledError)
     with pytest.raises(concurrent.futures.CancelledError):
         call.result(WAIT)
     release.set()
     assert finished.wait(WAIT)
     assert worker._session._pending == {}
+    done = worker.submit(peer.register_function(unique("quick"), lambda data: data).id, 3)
+    assert done.result(WAIT) == 3
+    assert not done.cancel() and done.result(WAIT) == 3
 
 
 def test_a_cancelled_call_is_done_for_whoever_waits_for_several(worker: Worker, peer: Worker, unique: Unique) -> None:
@@ -322,6 +337,153 @@ def test_enqueue_without_a_provider(worker: Worker, unique: Unique, engine_kind:
     with pytest.raises(errors.InvocationError) as caught:
         worker.trigger(unique("later"), {}, action=TriggerAction.Enqueue("q"))
     assert caught.value.code == "enqueue_error"
+
+
+def test_enqueue_gives_a_receipt_and_the_call_comes_later(local_engine_url: str, unique: Unique) -> None:
+    """The receipt is the answer; the function runs afterwards, with the payload. The real engine has no provider."""
+    arrived: list[Any] = []
+    ran = threading.Event()
+
+    def later(data: Any) -> None:
+        arrived.append(data)
+        ran.set()
+
+    with register_worker(local_engine_url) as worker:
+        function = worker.register_function(unique("later"), later)
+        receipt = worker.trigger(function.id, {"a": 1}, action=TriggerAction.Enqueue(unique("q")))
+        assert isinstance(receipt["messageReceiptId"], str)
+        assert ran.wait(WAIT) and arrived == [{"a": 1}]
+
+
+@pytest.mark.parametrize(
+    "action", ["void", {"type": "Void"}, {}, {"type": "enqueue"}, {"type": "enqueue", "queue": " "}, 3]
+)
+def test_an_action_the_engine_does_not_know_is_refused(worker: Worker, echo: str, action: Any) -> None:
+    """The engine would drop the call without a word."""
+    with pytest.raises(errors.ConfigurationError, match="TriggerAction|queue="):
+        worker.trigger(echo, 1, action=action)
+
+
+def test_a_namespace_that_has_no_such_function(engine_url: str, worker: Worker, unique: Unique) -> None:
+    """A call goes to the namespace that it names, else to the worker's own."""
+    space = unique("space")
+    with register_worker(engine_url, namespace=space) as there:
+        function = there.register_function(unique("f"), lambda data: "there")
+        assert there.trigger(function.id) == "there"
+        assert worker.trigger(function.id, namespace=space) == "there"
+        assert worker.trigger({"function_id": function.id, "namespace": space}) == "there"
+        with pytest.raises(errors.FunctionNotFoundError, match=space):
+            worker.trigger(function.id)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.FunctionNotFoundError("function_not_found", "no", "inner", "id"),
+        errors.CallTimeout("TIMEOUT", "no answer", "inner", "id"),
+        errors.OverloadedError("overloaded", "busy", "inner", "id"),
+        errors.PermissionDeniedError("FORBIDDEN", "no", "inner", "id"),
+    ],
+)
+def test_what_became_of_a_call_that_a_handler_made_is_not_said_of_its_own(
+    worker: Worker, peer: Worker, unique: Unique, error: errors.InvocationError
+) -> None:
+    """The function was there, and it ran: its caller must not take it for a call that never happened."""
+
+    def outer(data: Any) -> None:
+        raise error
+
+    function = peer.register_function(unique("outer"), outer)
+    with pytest.raises(errors.HandlerFailedError, match=f"inner: .*{error.code}"):
+        worker.trigger(function.id)
+
+
+def test_a_failed_call_in_a_handler_leaves_the_callers_channel_handed_out(
+    worker: Worker, peer: Worker, unique: Unique
+) -> None:
+    """A nested function_not_found: the function has the end, and may go on using it."""
+    missing = unique("missing")
+
+    def outer(data: Any) -> None:
+        peer.trigger(missing)
+
+    channel = worker.create_channel()
+    function = peer.register_function(unique("outer"), outer)
+    with pytest.raises(errors.HandlerFailedError, match=missing):
+        worker.trigger(function.id, {"reader": channel.reader_ref})
+    assert channel.reader._handed_out == 1
+
+
+def test_map_gives_results_in_order_with_so_many_under_way(worker: Worker, peer: Worker, unique: Unique) -> None:
+    """Payloads are taken as they are needed; the first is answered last."""
+    lock, running, most = threading.Lock(), 0, 0
+    release = threading.Event()
+
+    def slow(data: int) -> int:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        if data == 0:
+            release.wait(WAIT)
+        elif data == 3:
+            release.set()
+        with lock:
+            running -= 1
+        return data * data
+
+    taken: list[int] = []
+
+    def payloads() -> Any:
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    function = peer.register_function(unique("slow"), slow)
+    results = worker.map(function.id, payloads(), max_in_flight=4)
+    assert not taken
+    assert next(results) == 0 and len(taken) == 4
+    assert list(results) == [number * number for number in range(1, 100)]
+    assert most <= 4
+
+
+def test_map_ends_at_the_first_error_or_returns_it(worker: Worker, peer: Worker, unique: Unique) -> None:
+    """Results before it are given first; what is under way is cancelled. A payload that cannot travel is one too."""
+
+    def picky(data: Any) -> Any:
+        if data == 2:
+            raise ValueError("two")
+        return data
+
+    function = peer.register_function(unique("picky"), picky)
+    results = worker.map(function.id, [0, 1, 2, 3, 4], max_in_flight=5)
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(errors.HandlerFailedError, match="two"):
+        next(results)
+    assert list(results) == []
+    end = time.monotonic() + WAIT
+    while worker._session._pending and time.monotonic() < end:
+        time.sleep(0.01)
+    assert worker._session._pending == {}
+    found = list(worker.map(function.id, [1, 2, {3}, 4], return_exceptions=True))
+    assert found[0] == 1 and found[3] == 4
+    assert isinstance(found[1], errors.HandlerFailedError) and isinstance(found[2], errors.InvalidPayloadError)
+
+
+def test_map_left_early_cancels_what_is_under_way(worker: Worker, peer: Worker, unique: Unique) -> None:
+    """Nobody waits for it any more."""
+    release = threading.Event()
+    function = peer.register_function(unique("slow"), lambda data: data == 0 or release.wait(WAIT))
+    results = worker.map(function.id, range(10), max_in_flight=10)
+    assert next(results) is True
+    results.close()  # type: ignore[attr-defined]
+    assert worker._session._pending == {}
+    release.set()
+    with pytest.raises(errors.CallTimeout):
+        next(worker.map(peer.register_function(unique("never"), lambda data: time.sleep(1)).id, [1], timeout=0.1))
+    for wrong in (0, True, 1.5):
+        with pytest.raises(errors.ConfigurationError, match="max_in_flight"):
+            worker.map(function.id, [], max_in_flight=wrong)  # type: ignore[arg-type]
 
 
 def test_metadata_reaches_a_handler_that_asks_for_it(worker: Worker, peer: Worker, unique: Unique) -> None:

@@ -43,6 +43,52 @@ def test_unregister_takes_a_function_back(worker: Worker, peer: Worker, unique: 
     assert peer.trigger(function.id) == 2
 
 
+def test_a_function_is_taken_back_by_its_id_its_handler_or_its_handle(
+    worker: Worker, peer: Worker, unique: Unique
+) -> None:
+    """And may be registered again at once, with another handler; an old handle does not touch the new one."""
+
+    def first(data: Any) -> int:
+        return 1
+
+    name = unique("changes")
+    old = peer.register_function(name, first)
+    peer.unregister_function(first)
+    peer.function(name)(lambda data: 2)
+    old.unregister()
+    assert worker.trigger(name) == 2
+    peer.unregister_function(name)
+    handle = peer.register_function(name, lambda data: 3, description="third")
+    assert worker.trigger(name) == 3
+    assert worker.trigger("engine::functions::info", {"function_id": name})["description"] == "third"
+    peer.unregister_function(handle)
+    with pytest.raises(errors.ConfigurationError, match=f"{name}' is not registered"):
+        peer.unregister_function(name)
+    with pytest.raises(errors.ConfigurationError, match="not registered"):
+        peer.unregister_function(first)
+    both = [peer.register_function(unique(word), first) for word in ("one", "two")]
+    with pytest.raises(errors.ConfigurationError, match=f"{both[0].id}.*{both[1].id}.*give the id"):
+        peer.unregister_function(first)
+
+
+def test_an_id_is_registered_again_by_whoever_comes_next(worker: Worker, peer: Worker, unique: Unique) -> None:
+    """A refused registration leaves nothing behind: once the owner lets go, it works."""
+    name = unique("next")
+    owner = peer.register_function(name, lambda data: "peer")
+    for _ in range(2):
+        with pytest.raises(errors.RegistrationRejectedError):
+            worker.register_function(name, lambda data: "worker")
+    owner.unregister()
+    end = time.monotonic() + WAIT
+    while True:
+        try:
+            worker.register_function(name, lambda data: "worker")
+            break
+        except errors.RegistrationRejectedError:
+            assert time.monotonic() < end
+    assert peer.trigger(name) == "worker"
+
+
 def test_an_id_of_another_worker_is_refused(worker: Worker, peer: Worker, unique: Unique) -> None:
     """The error names the id, the code and the owner; the first registration stands."""
     function = peer.register_function(unique("mine"), lambda data: "peer")

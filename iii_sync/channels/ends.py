@@ -210,12 +210,10 @@ class Ends:
         return plain, refs
 
     def live(self, data: Any, ends: dict[tuple[str, str], AnyEnd]) -> Any:
-        """Return a payload with live ends in the place of references, and without the engine's own key.
+        """Return a payload with live ends in the place of references.
 
         The ends go into ``ends`` too; the same reference twice is the same end.
         """
-        if isinstance(data, dict):
-            data.pop("_caller_worker_id", None)  # added by the engine (PROTOCOL 3.4)
 
         def open_end(ref: StreamChannelRef) -> AnyEnd:
             key = (ref.channel_id, ref.direction)

@@ -6,9 +6,7 @@ import contextlib
 import json
 import re
 import threading
-from typing import Any, Optional
-
-from typing_extensions import Buffer
+from typing import TYPE_CHECKING, Any, Optional
 
 from ..channels import ChannelWriter
 from ..channels.end import OWN_TIMEOUT, as_bytes, let_go
@@ -24,6 +22,9 @@ from ..errors import (
 from ..wire import frames, messages
 from .headers import HeaderArguments, checked_headers, checked_status
 from .request import StreamRequest
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = ["BODILESS", "StreamResponse", "encoded_json"]
 

@@ -79,6 +79,10 @@ class EngineProgram:
         """The program and its arguments."""
         raise NotImplementedError
 
+    def _ports(self) -> list[int]:
+        """Where it listens once it has started."""
+        return [self.port, self.http_port]
+
     def start(self) -> None:
         """Start it (again) and wait until it listens."""
         environment = dict(
@@ -97,7 +101,7 @@ class EngineProgram:
         end = time.monotonic() + 30
         while True:
             try:
-                for port in (self.port, self.http_port, *([self.guarded_port] if self._guarded else [])):
+                for port in self._ports():
                     socket.create_connection(("127.0.0.1", port), timeout=1).close()
                 return
             except OSError:
@@ -143,6 +147,9 @@ class RealEngine(EngineProgram):
             )
             config.write(text + (_GUARDED.format(guarded=self.guarded_port) if self._guarded else ""))
         return [self._program, "-c", path, "--no-update-check"]
+
+    def _ports(self) -> list[int]:
+        return [*super()._ports(), *([self.guarded_port] if self._guarded else [])]
 
 
 class LocalEngineProgram(EngineProgram):

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Union
 
 import pytest
 
 from iii_sync import register_worker
 
-from ..support.engines import LocalEngineProcess, RealEngine, killable_engine
+from ..support.engines import EngineProgram, killable_engine
 from .support import Heard, Hooks, wait_until
-
-Engine = Union[LocalEngineProcess, RealEngine]
 
 
 @pytest.fixture
-def engine(engine_kind: str) -> Iterator[Engine]:
+def engine(engine_kind: str) -> Iterator[EngineProgram]:
     """An engine of the test's own."""
     with killable_engine(engine_kind) as engine:
         yield engine
 
 
-def test_an_engine_is_killed_and_started_again(engine: Engine) -> None:
+def test_an_engine_is_killed_and_started_again(engine: EngineProgram) -> None:
     """The provider hears that triggers go and come again; those taken back meanwhile do not; firing works."""
     hooks = Hooks()
     with register_worker(engine.url) as provider, register_worker(engine.url) as user:
