@@ -20,6 +20,8 @@ def make(kind: type[BaseException]) -> BaseException:
     """An instance with every attribute set to something."""
     if issubclass(kind, errors.InvocationError):
         return kind("CODE", "what happened", "f::x", "id-1", "trace")
+    if issubclass(kind, errors.HttpError):
+        return kind(404, "what happened", "CODE", {"x-a": "b"})
     extra = [p for p in inspect.signature(kind.__init__).parameters if p in ("status", "may_have_run", "code")]
     return kind("what happened", *([403] if extra else []))
 
