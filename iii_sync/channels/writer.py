@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any, Callable, Literal, NoReturn, Optional, overload
 
 from ..errors import (
@@ -63,6 +64,7 @@ class ChannelWriter(End):
         self.close_timeout = close_timeout
         self._marks = marks
         self._writing = 0  # calls inside write; under _state_lock
+        self._files: list[weakref.ref[ChannelFileWriter]] = []  # made of this writer
         # The rest belongs to the holder of the connection's turn.
         self._outgoing = Outgoing(marks)
         self._ending = _Ending(self._outgoing)
@@ -189,10 +191,10 @@ class ChannelWriter(End):
     def close(self) -> None:
         """End the stream, so that the reader knows it is complete.
 
-        Connects first if nothing was written: an empty stream must arrive too. Blocks until the engine
-        has confirmed, as long as there is progress, and at most ``close_timeout`` seconds without. Does
-        nothing when closed already, when nothing was written and the reference was handed out (the end is
-        somebody else's then), or in a forked child.
+        Sends first what files that :meth:`makefile` made have collected. Connects if nothing was written: an empty
+        stream must arrive too. Blocks until the engine has confirmed, as long as there is progress, and at most
+        ``close_timeout`` seconds without. Does nothing when closed already, when nothing was written and the reference
+        was handed out (the end is somebody else's then), or in a forked child.
 
         Raises:
             CloseTimeout: Not confirmed in time; what was written may still arrive.
@@ -202,6 +204,12 @@ class ChannelWriter(End):
         if self._in_other_process():
             self._closed = True
             return
+        if not self._closed and not self._writing:
+            try:
+                self._flush_files()
+            except BaseException:
+                self.abort()
+                raise
         with self._state_lock:
             if self._closed:
                 return
@@ -257,6 +265,14 @@ class ChannelWriter(End):
 
     def _file_made(self, file: ChannelFileWriter) -> None:
         """A buffered file over this writer was made."""
+        self._files = [known for known in self._files if known() is not None] + [weakref.ref(file)]
+
+    def _flush_files(self) -> None:
+        """Send what files made of this writer have collected: a stream without it must not count as complete."""
+        for known in self._files:
+            file = known()
+            if file is not None and not file.closed and file.raw is self:
+                file.flush()
 
     def _send_frames(self, data: bytes, timeout: Optional[float]) -> None:
         """Send whole frames, behind what was written; blocks and raises like :meth:`write`."""

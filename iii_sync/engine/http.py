@@ -108,8 +108,9 @@ class HttpServer:
         try:
             response = await exchange.run(match)
             # Not left to the caller: what is still uploaded may be read for long.
-            await response.prepare(request)
-            await response.write_eof()
+            with suppress(ConnectionError):  # a client that has left
+                await response.prepare(request)
+                await response.write_eof()
             return response
         finally:
             await exchange.close()
@@ -323,8 +324,6 @@ class _Exchange:
             transport = self._request.transport
             if transport is not None:
                 transport.abort()
-        else:
-            await response.write_eof()
 
 
 class _Streamed(web.StreamResponse):

@@ -66,7 +66,7 @@ def finish(response: StreamResponse, returned: Any) -> Any:
     """
     if returned is response:
         returned = None
-    if response._touched() and (returned is None or response.started or response.closed or response._files):
+    if response._touched() and (returned is None or response.started or response.closed or response._made):
         if returned is not None:
             _log.warning("%r: the %s that was returned is ignored", response._request, type(returned).__name__)
             _close(returned)

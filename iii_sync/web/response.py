@@ -62,7 +62,7 @@ class StreamResponse(ChannelWriter):
         self._request = request
         self._status: Optional[int] = None
         self._fields: dict[str, tuple[str, str]] = {}  # by the name in lower case
-        self._files: list[ChannelFileWriter] = []
+        self._made: list[ChannelFileWriter] = []
         self._discarded = 0  # bytes of the body of a response to HEAD
         self._head_lock = threading.RLock()  # held while the head is sent
         self._started = False
@@ -240,7 +240,7 @@ class StreamResponse(ChannelWriter):
             self.abort()
             raise
         finally:
-            self._files.clear()
+            self._made.clear()
         try:
             super().close()
         except ChannelBrokenError:
@@ -267,7 +267,7 @@ class StreamResponse(ChannelWriter):
 
     def _touched(self) -> bool:
         """Whether anything was set, written or ended."""
-        return bool(self._status or self._fields or self._started or self._discarded or self._closed or self._files)
+        return bool(self._status or self._fields or self._started or self._discarded or self._closed or self._made)
 
     def _send_lines(self, lines: list[str]) -> None:
         if not self._started:
@@ -308,12 +308,12 @@ class StreamResponse(ChannelWriter):
             reader._connected(reader._inbox)
 
     def _flush_files(self) -> None:
-        for file in self._files:
+        for file in self._made:
             if file.raw is self:  # not detached
                 file.flush()
 
     def _file_made(self, file: ChannelFileWriter) -> None:
-        self._files.append(file)
+        self._made.append(file)
 
 
 def encoded_json(value: Any) -> bytes:

@@ -179,3 +179,28 @@ def test_wrong_arguments(channel: Channel) -> None:
         channel.reader.makefile("rb").seek(0)
     with pytest.raises(io.UnsupportedOperation):
         channel.writer.makefile("wb").fileno()
+
+
+@pytest.mark.parametrize("mode", ["wb", "w"])
+def test_closing_the_writer_first_loses_nothing(channel: Channel, mode: Any) -> None:
+    """What a file has collected belongs to the stream that its writer calls complete."""
+    with channel.writer as writer:
+        file: Any = writer.makefile(mode)
+        file.write(b"collected" if mode == "wb" else "collected")
+    assert channel.reader.read() == b"collected"
+    assert channel.reader.complete is True
+    file.close()
+
+
+def test_what_cannot_be_flushed_is_not_vouched_for(channel: Channel) -> None:
+    """The writer is closed, and its file cannot send what it has collected: the stream is cut."""
+    writer = channel.writer
+    file = writer.makefile("wb")
+    writer.write(b"first")
+    file.write(b"collected")
+    writer._fail(errors.ChannelAbortedError("on purpose"))
+    with pytest.raises(errors.ChannelAbortedError):
+        writer.close()
+    with pytest.raises(errors.ChannelTruncatedError):
+        channel.reader.read()
+    file.close()
