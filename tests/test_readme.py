@@ -24,6 +24,9 @@ PROGRAMS = [
 
 EXPECTED = [
     "{'text': 'Hello, iii!'}",
+    "[0, 5, 10, 15]",
+    "changed: 17\n{'pieces': 2}",
+    "serving",
     "StreamChannelRef(channel_id=",
     "b'some bytes, and some more'",
     "23 bytes\nwhole: True",

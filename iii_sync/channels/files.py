@@ -29,6 +29,7 @@ __all__ = [
     "ChannelTextWriter",
     "file_of_reader",
     "file_of_writer",
+    "writes_to",
 ]
 
 T = TypeVar("T")
@@ -375,6 +376,14 @@ def file_of_reader(
     if is_binary(mode, "r", buffering, encoding=encoding, errors=errors, newline=newline):
         return reader if buffering == 0 else ChannelFileReader(reader)
     return ChannelTextReader(TextSource(reader), encoding, errors, newline)
+
+
+def writes_to(file: ChannelFileWriter, writer: object) -> bool:
+    """Whether an open file still has ``writer`` below it, and has not been detached."""
+    try:
+        return not file.closed and file.raw is writer
+    except ValueError:
+        return False
 
 
 def file_of_writer(

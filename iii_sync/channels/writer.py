@@ -20,7 +20,7 @@ from ..net.connection import STALL, Connection
 from ..net.waiting import Deadline
 from ..wire import frames
 from .end import OWN_TIMEOUT, End, Owner, as_bytes, as_channel_error, let_go
-from .files import ChannelFileWriter, ChannelTextWriter, file_of_writer
+from .files import ChannelFileWriter, ChannelTextWriter, file_of_writer, writes_to
 from .outgoing import LATER, Outgoing, opening_mark
 from .refs import StreamChannelRef
 
@@ -271,7 +271,7 @@ class ChannelWriter(End):
         """Send what files made of this writer have collected: a stream without it must not count as complete."""
         for known in self._files:
             file = known()
-            if file is not None and not file.closed and file.raw is self:
+            if file is not None and writes_to(file, self):
                 file.flush()
 
     def _send_frames(self, data: bytes, timeout: Optional[float]) -> None:

@@ -54,8 +54,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     if arguments.command is None:
         parser.print_help(sys.stderr)
         return 2
-    # What the commands have to say they say themselves.
-    logging.getLogger("iii_sync.worker").setLevel(logging.ERROR)
+    log = logging.getLogger("iii_sync.worker")
+    level = log.level
+    log.setLevel(logging.ERROR)  # what the commands have to say they say themselves
     try:
         status: int = arguments.run(arguments)
         return status
@@ -67,6 +68,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return _failed(error)
     except (IIISyncError, OSError, demo.DemoFailed) as error:
         return _failed(error)
+    finally:
+        log.setLevel(level)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -176,11 +176,12 @@ class Connection:
             self._reset = reset
             if last is not None and self._error is None and self._turn.acquire(blocking=False):
                 try:
-                    # With a rest under way nothing can be said; what it cuts in two shows the cut by itself.
-                    if self._rest is None:
-                        self._source = None
-                        self._rest = memoryview(last()) or None
-                        with contextlib.suppress(Exception):  # it broke, and _try_send has noted it
+                    with contextlib.suppress(Exception):  # it broke, and _try_send has noted it
+                        # What was written leaves if the socket takes it. With a rest under way nothing can be said;
+                        # what it cuts in two shows the cut by itself.
+                        if self._push():
+                            self._source = None
+                            self._rest = memoryview(last()) or None
                             self._push()
                     self._set_error(error)  # before the turn is free: nothing may follow
                 finally:

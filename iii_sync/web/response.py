@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from ..channels import ChannelWriter
 from ..channels.end import OWN_TIMEOUT, as_bytes, let_go
-from ..channels.files import ChannelFileWriter
+from ..channels.files import ChannelFileWriter, writes_to
 from ..errors import (
     ChannelBrokenError,
     ChannelError,
@@ -309,7 +309,7 @@ class StreamResponse(ChannelWriter):
 
     def _flush_files(self) -> None:
         for file in self._made:
-            if file.raw is self:  # not detached
+            if writes_to(file, self):
                 file.flush()
 
     def _file_made(self, file: ChannelFileWriter) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 import docutils.core
@@ -24,11 +23,9 @@ class Row(NamedTuple):
 def rows() -> list[Row]:
     """The table's."""
     text = (ROOT / "README.rst").read_text("utf-8")
-    if f"\n{TITLE}\n" not in text:
-        text = Path(__file__).with_name("migration.rst").read_text("utf-8")
-    start = text.index(f"{TITLE}\n")
+    section = text[text.index(f"{TITLE}\n") : text.index("Where things live\n")]
     settings = {"syntax_highlight": "none", "report_level": 5}
-    document = docutils.core.publish_doctree(text[start:], settings_overrides=settings)
+    document = docutils.core.publish_doctree(section, settings_overrides=settings)
     table = next(iter(document.findall(docutils.nodes.table)))
     _, *found = table.findall(docutils.nodes.row)
     return [Row(*(_text(entry) for entry in row.findall(docutils.nodes.entry))) for row in found]
