@@ -6,8 +6,8 @@ function that returns at once, another one calls it from several threads, and th
 timeout counts as a lost answer; any other error ends the run, and so does an engine that has died.
 
 ``--answers`` compares what the callee could do about it, in interleaved rounds: ``plain`` is what the package
-does, ``twice`` sends each answer again behind itself, ``again:MS`` again after so many milliseconds (all of
-that time in one message to the engine), ``held:MS`` holds each answer back for so long.
+does, ``twice`` sends each answer again behind itself, ``again:MS`` again after so many milliseconds (those
+of that time together), ``held:MS`` holds each answer back for so long.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ NAMESPACE = "interop-elsewhere"
 PeerOf = Callable[[str], Peer]
 
 
+@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run these tests in one process, which makes the environments and starts the peers."""
     for item in items:
