@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import glob
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -30,12 +32,13 @@ def python_sdk() -> str:
     python = _new_python()
     place = _place("python", python, "requirements.txt")
     program = place / "env" / "bin" / "python"
-    if not (place / "complete").exists():
-        _begin(place)
-        _run([python, "-m", "venv", str(place / "env")])
-        pip = [str(program), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "1"]
-        _run([*pip, "-r", str(HERE / "requirements.txt")])
-        (place / "complete").touch()
+    with _alone(place):
+        if not (place / "complete").exists():
+            _begin(place)
+            _run([python, "-m", "venv", str(place / "env")])
+            pip = [str(program), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "1"]
+            _run([*pip, "-r", str(HERE / "requirements.txt")])
+            (place / "complete").touch()
     return str(program)
 
 
@@ -49,13 +52,13 @@ def node_sdk() -> tuple[str, Path]:
     if node is None or npm is None:
         raise NoEnvironment("the Node SDK needs node and npm on the PATH")
     place = _place("node", node, "package.json")
-    if not (place / "complete").exists():
-        _begin(place)
-        shutil.copy(HERE / "package.json", place)
-        _run(
-            [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=1", "--prefix", str(place)]
-        )
-        (place / "complete").touch()
+    command = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=1"]
+    with _alone(place):
+        if not (place / "complete").exists():
+            _begin(place)
+            shutil.copy(HERE / "package.json", place)
+            _run([*command, "--prefix", str(place)])
+            (place / "complete").touch()
     return node, place / "node_modules"
 
 
@@ -79,6 +82,15 @@ def _place(name: str, program: str, wanted: str) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "iii_sync"
     key = f"{program}\n{os.path.realpath(program)}\n".encode() + (HERE / wanted).read_bytes()
     return cache / f"interop-{name}-{hashlib.sha256(key).hexdigest()[:12]}"
+
+
+@contextlib.contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    """Keep other processes out meanwhile: the tests run in several."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with open(place.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _begin(place: Path) -> None:
