@@ -229,12 +229,11 @@ def _error_body(exc: BaseException, invocation_id: str) -> dict[str, str]:
         code, text = exc.code, exc.message
     else:
         code, text = "invocation_failed", f"{type(exc).__name__}: {exc}"
-    return {"code": _sendable(code), "message": _sendable(text), "stacktrace": _sendable(trace)}
-
-
-def _sendable(text: Any) -> str:
-    """Text as UTF-8 can carry it, and not without end: an error about data may quote the data."""
-    return str(text)[:100_000].encode("utf-8", "backslashreplace").decode("utf-8")
+    # Not without end: an error about data may quote the data.
+    return {
+        key: messages.sendable(value, 100_000)
+        for key, value in (("code", code), ("message", text), ("stacktrace", trace))
+    }
 
 
 class FunctionRef:

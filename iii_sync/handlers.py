@@ -13,7 +13,7 @@ from .errors import ConfigurationError
 if typing.TYPE_CHECKING:
     from .schema import Shape
 
-__all__ = ["Handler"]
+__all__ = ["Handler", "refuse_async"]
 
 _log = logging.getLogger("iii_sync.worker")
 
@@ -83,12 +83,29 @@ class Handler:
         return self.target(data)
 
 
-def _check_kind(whose: str, target: Any) -> None:
-    """Refuse what returns something that is still to be run."""
-    call = getattr(target, "__call__", None)  # noqa: B004 - an object whose __call__ is asynchronous
-    for candidate in (target, call):
+def refuse_async(whose: str, target: Any) -> None:
+    """Refuse a handler that is asynchronous, or an object whose ``__call__`` is.
+
+    Args:
+        whose: What to call it in the error.
+        target: The handler.
+
+    Raises:
+        ConfigurationError: It is.
+    """
+    for candidate in _called(target):
         if inspect.iscoroutinefunction(candidate) or inspect.isasyncgenfunction(candidate):
             raise ConfigurationError(f"{whose} is an 'async def'; handlers run on threads: use a plain 'def'")
+
+
+def _called(target: Any) -> tuple[Any, Any]:
+    return target, getattr(target, "__call__", None)  # noqa: B004 - to be looked at, not called
+
+
+def _check_kind(whose: str, target: Any) -> None:
+    """Refuse what returns something that is still to be run."""
+    refuse_async(whose, target)
+    for candidate in _called(target):
         if inspect.isgeneratorfunction(candidate):
             raise ConfigurationError(
                 f"{whose} is a generator (it has a 'yield'), whose body would never run; return a list, or write to a "

@@ -200,7 +200,7 @@ def _level(number: int) -> str:
 
 
 def _text(text: Any) -> str:
-    return str(text)[:_LONGEST].encode("utf-8", "backslashreplace").decode("utf-8")
+    return messages.sendable(text, _LONGEST)
 
 
 def _sendable(value: Any) -> Any:

@@ -115,7 +115,6 @@ class Connection:
         self._loop = loop
         self._receiver = receiver
         self._label = label
-        self._pid = os.getpid()
         self._parser = frames.FrameParser()
         self._turn = threading.Lock()
         self._tls_lock = threading.Lock() if hasattr(sock, "pending") else None

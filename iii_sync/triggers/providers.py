@@ -16,6 +16,7 @@ from typing import Any, Callable, Generic, Optional, Protocol, TypeVar
 
 from ..errors import ConfigurationError, InvalidPayloadError, InvocationError
 from ..functions import FunctionRef
+from ..handlers import refuse_async
 from ..pool import HandlerPool
 from ..session import Link, Session
 from ..wire import messages
@@ -356,10 +357,7 @@ def _callbacks(type_id: str, handler: Any) -> TriggerCallbacks[Any]:
                 f"the handler of trigger type {type_id!r} has no {name}(config): give an object with the methods "
                 f"register_trigger and unregister_trigger, or a tuple of two functions; not {handler!r}"
             )
-        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004 - as in Function
-            raise ConfigurationError(
-                f"{name} of trigger type {type_id!r} is an 'async def'; handlers run on threads: use a plain 'def'"
-            )
+        refuse_async(f"{name} of trigger type {type_id!r}", function)
         try:
             inspect.signature(function).bind(None)
         except TypeError:
@@ -378,7 +376,4 @@ def _error(exc: BaseException) -> messages.Message:
         code, text = exc.code, exc.message
     else:
         code, text = "trigger_registration_failed", f"{type(exc).__name__}: {exc}"
-    return {
-        key: value[:_MAX_TEXT].encode("utf-8", "backslashreplace").decode("utf-8")
-        for key, value in (("code", str(code)), ("message", str(text)))
-    }
+    return {"code": messages.sendable(code, _MAX_TEXT), "message": messages.sendable(text, _MAX_TEXT)}

@@ -7,6 +7,7 @@ import logging
 from typing import Any, Callable
 
 from ..errors import ChannelError, ConfigurationError, HttpError, InvocationError
+from ..handlers import refuse_async
 from .answers import error_result, finish
 from .request import StreamRequest
 from .response import StreamResponse
@@ -87,13 +88,7 @@ def _takes_response(handler: Any) -> bool:
     """
     if not callable(handler):
         raise ConfigurationError(f"{handler!r} is not callable; {_CURE}")
-    call = getattr(handler, "__call__", None)  # noqa: B004 - an object whose __call__ is asynchronous
-    if any(
-        check(target)
-        for check in (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
-        for target in (handler, call)
-    ):
-        raise ConfigurationError(f"{handler!r} is an 'async def'; handlers run on threads: use a plain 'def'")
+    refuse_async(repr(handler), handler)
     try:
         signature = inspect.signature(handler)
     except (TypeError, ValueError):

@@ -27,6 +27,7 @@ __all__ = [
     "register_function",
     "register_trigger",
     "register_trigger_type",
+    "sendable",
     "trigger_result",
     "undo",
     "unregister_function",
@@ -218,6 +219,11 @@ def _cure(value: Any) -> str:
 def encode(message: Message) -> bytes:
     """Return the message as UTF-8 JSON. Every value in it must have gone through :func:`check`."""
     return _encoder.encode(message).encode("utf-8")
+
+
+def sendable(text: Any, limit: int) -> str:
+    """Return text as UTF-8 can carry it, lone surrogates spelled out, and not more than ``limit`` characters of it."""
+    return str(text)[:limit].encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")

@@ -15,21 +15,9 @@ from urllib.parse import urlsplit
 import pytest
 import websocket
 
+from ..support.http import Answer
 from ..support.threads import in_thread
 from .peers import TIMEOUT, Worker, connect, end_url, read_to_close, send_close, worker
-
-
-class Answer:
-    """A response that was read to its end."""
-
-    def __init__(self, response: http.client.HTTPResponse) -> None:
-        self.status = response.status
-        self.headers = response.headers
-        self.body = response.read()
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
 
 
 class Site:

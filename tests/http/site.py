@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import socket
 import threading
 import uuid
@@ -13,24 +12,13 @@ from urllib.parse import urlsplit
 
 from iii_sync import Worker
 
+from ..support.http import Answer
+
 #: How long anything may take.
 WAIT = 30.0
 
 #: What a client gets of a response that was cut, where it can tell.
 CUT = (http.client.IncompleteRead, http.client.RemoteDisconnected, ConnectionError)
-
-
-class Answer:
-    """A response that was read to its end."""
-
-    def __init__(self, response: http.client.HTTPResponse) -> None:
-        self.status = response.status
-        self.headers = response.headers
-        self.body = response.read()
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
 
 
 class Site:
