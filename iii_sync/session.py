@@ -50,6 +50,7 @@ from .net.connection import Connection
 from .net.loop import Loop
 from .net.waiting import Deadline
 from .options import MAX_PAYLOAD, InitOptions
+from .repeated import RepeatedAnswers
 from .wire import frames, messages
 
 __all__ = ["ConnectionState", "Link", "Session"]
@@ -118,6 +119,7 @@ class Link:
         self._buffer = bytearray(64 * 1024)
         self._texts = frames.TextAssembler(session.options.max_payload + _INBOUND_EXTRA)
         self.connection: Optional[Connection] = None
+        self.answers: Optional[RepeatedAnswers] = None
         self.hello: Future[messages.Message] = Future()
         self.worker_id: Optional[str] = None
         self.token: Optional[str] = None
@@ -127,6 +129,7 @@ class Link:
 
     def attached(self, connection: Connection) -> None:
         self.connection = connection
+        self.answers = RepeatedAnswers(self._session._loop, connection)
 
     def buffer(self) -> bytearray:
         return self._buffer
@@ -153,6 +156,13 @@ class Link:
         """Send from the reader thread, which must not wait."""
         assert self.connection is not None
         self.connection.send_soon(frames.encode_frame(frames.TEXT, messages.encode(message)))
+
+    def answer_soon(self, message: messages.Message) -> None:
+        """Answer an invocation from the reader thread, which must not wait."""
+        assert self.connection is not None and self.answers is not None
+        frame = frames.encode_frame(frames.TEXT, messages.encode(message))
+        self.connection.send_soon(frame)
+        self.answers.sent(frame)
 
 
 class Session:
@@ -331,9 +341,11 @@ class Session:
 
     def send(self, link: Link, data: bytes, deadline: Deadline) -> None:
         """Send one encoded message; blocks at most until ``deadline``, raises what broke the link."""
+        self._send_frames(link, _frames(data), deadline)
+
+    def _send_frames(self, link: Link, encoded: bytes, deadline: Deadline) -> None:
         connection = link.connection
         assert connection is not None
-        encoded = _frames(data)
         connection.take_turn(deadline)
         try:
             connection.send(encoded, deadline)
@@ -399,9 +411,12 @@ class Session:
         Raises:
             PayloadTooLargeError: The answer is too large for a message.
         """
-        data = self.encoded(message, message["function_id"])
+        encoded = _frames(self.encoded(message, message["function_id"]))
         try:
-            self.send(link, data, Deadline(self.options.connect_timeout * 6, silence=True))
+            self._send_frames(link, encoded, Deadline(self.options.connect_timeout * 6, silence=True))
+            if message["type"] == "invocationresult":
+                assert link.answers is not None
+                link.answers.sent(encoded)
         except (EngineConnectionError, WorkerClosedError, TimeoutError):
             _log.debug("the answer of %s could not be sent", message["function_id"], exc_info=True)
 
@@ -426,12 +441,15 @@ class Session:
             self._link = None
             self._changed.notify_all()
         deadline = Deadline(timeout)
-        for connection in [link.connection for link in links if link.connection is not None]:
+        for link in links:
+            connection = link.connection
+            if connection is None or link.answers is None:
+                continue
             try:
                 connection.take_turn(deadline)
                 try:
                     connection.sent_close()
-                    connection.send(frames.close_frame(1000), deadline)
+                    connection.send(link.answers.take() + frames.close_frame(1000), deadline)
                 finally:
                     connection.give_turn_back()
             except (IIISyncError, TimeoutError):
@@ -742,7 +760,7 @@ class Session:
         if kind == "invocationresult":
             self._received_result({"invocation_id": invocation_id, "error": body})
         else:
-            link.send_soon(messages.invocation_result(invocation_id, function_id, error=body))
+            link.answer_soon(messages.invocation_result(invocation_id, function_id, error=body))
 
     def _link_ended(self, link: Link, error: Optional[BaseException]) -> None:
         reason = error or (link.connection.error if link.connection is not None else None)

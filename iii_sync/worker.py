@@ -977,7 +977,7 @@ class Worker:
 
     def invoked(self, link: Link, message: messages.Message) -> None:
         """A call of one of our functions has come in. On the reader thread."""
-        self._functions.invoked(message, lambda answer: self._session.answer(link, answer), link.send_soon)
+        self._functions.invoked(message, lambda answer: self._session.answer(link, answer), link.answer_soon)
 
     def call_failed(self, call: Union[Call, Answer], error: BaseException) -> None:
         """A call ended with an error. On the reader thread."""

@@ -15,7 +15,7 @@ LAYERS = [
     ["errors", "_version"],
     ["wire"],
     ["net", "options"],
-    ["calls", "context", "invocation", "pool", "signals"],
+    ["calls", "context", "invocation", "pool", "repeated", "signals"],
     ["tracing"],
     ["channels"],
     ["kinds"],

@@ -6,8 +6,8 @@ function that returns at once, another one calls it from several threads, and th
 timeout counts as a lost answer; any other error ends the run, and so does an engine that has died.
 
 ``--answers`` compares what the callee could do about it, in interleaved rounds: ``plain`` is what the package
-does, ``twice`` sends each answer again behind itself, ``again:MS`` again after so many milliseconds (those
-of that time together), ``held:MS`` holds each answer back for so long.
+does, which sends each answer again a moment later; ``once`` does not, ``twice`` sends it again at once, and
+``held:MS`` once, but so many milliseconds late.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import NamedTuple, Optional
 
 import iii_sync
 from iii_sync.engine import LocalEngine
+from iii_sync.repeated import RepeatedAnswers
 from iii_sync.session import Link, Session
 from iii_sync.wire import messages
 
@@ -194,54 +195,25 @@ def serve(url: str, kind: str) -> int:
 
 def _change_answers(session: Session, kind: str) -> None:
     name, _, milliseconds = kind.partition(":")
-    plain = session.answer
-    if name == "twice":
-
-        def answer(link: Link, message: messages.Message) -> None:
-            plain(link, message)
-            plain(link, message)
-
-    elif name == "held":
-
-        def answer(link: Link, message: messages.Message) -> None:
-            time.sleep(float(milliseconds) / 1000)
-            plain(link, message)
-
-    elif name == "again":
-        repeat = _Repeat(session, float(milliseconds) / 1000)
-
-        def answer(link: Link, message: messages.Message) -> None:
-            plain(link, message)
-            repeat.soon(link, message)
-
-    elif name == "plain":
+    if name == "plain":
         return
-    else:
+    RepeatedAnswers.sent = lambda self, frame: None  # type: ignore[method-assign]
+    once = session.answer
+    if name == "once":
+        return
+
+    def twice(link: Link, message: messages.Message) -> None:
+        once(link, message)
+        once(link, message)
+
+    def held(link: Link, message: messages.Message) -> None:
+        time.sleep(float(milliseconds) / 1000)
+        once(link, message)
+
+    kinds = {"twice": twice, "held": held}
+    if name not in kinds:
         raise SystemExit(f"unknown kind of answers: {kind}")
-    session.answer = answer  # type: ignore[method-assign]
-
-
-class _Repeat:
-    """Sends answers once more, a moment later, those of the meantime together."""
-
-    def __init__(self, session: Session, delay: float) -> None:
-        self._session = session
-        self._delay = delay
-        self._waiting: list[messages.Message] = []
-        self._lock = threading.Lock()
-
-    def soon(self, link: Link, message: messages.Message) -> None:
-        with self._lock:
-            self._waiting.append(message)
-            first = len(self._waiting) == 1
-        if first:
-            self._session._loop.call_later(self._delay, lambda: self._send(link))
-
-    def _send(self, link: Link) -> None:
-        with self._lock:
-            waiting, self._waiting = self._waiting, []
-        for message in waiting:
-            link.send_soon(message)
+    session.answer = kinds[name]  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
