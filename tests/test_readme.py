@@ -34,6 +34,7 @@ EXPECTED = [
     "['999', '998001']",
     "b'small enough to fit before anybody reads'",
     "499500\norder 0\norder 1\norder 2",
+    "[0, 1, 4, 9, 16, 25]",
 ]
 
 
