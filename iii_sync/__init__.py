@@ -8,7 +8,11 @@
         print(worker.trigger("files::process", {"name": "report.csv"}))
 
 Start reading at :mod:`iii_sync.worker`.
+
+What a program needs to call functions and to use channels is imported here; the rest when it is first asked for.
 """
+
+from typing import TYPE_CHECKING
 
 from ._version import __version__
 from .calls import Call
@@ -20,15 +24,17 @@ from .channels import (
     extract_channel_refs,
     is_channel_ref,
 )
-from .context import Invocation, current_invocation
 from .errors import HttpError, IIISyncError, InvocationError, RegistrationRejectedError
 from .functions import FunctionRef
-from .invocation import HttpAuthApiKey, HttpAuthBearer, HttpAuthHmac, HttpInvocationConfig
-from .options import InitOptions, ReconnectionConfig
 from .request import TriggerAction
-from .triggers import Trigger, TriggerConfig, TriggerHandler, TriggerType
-from .web import HttpResponse, StreamRequest, StreamResponse, http
 from .worker import Worker, register_worker
+
+if TYPE_CHECKING:
+    from .context import Invocation, current_invocation
+    from .invocation import HttpAuthApiKey, HttpAuthBearer, HttpAuthHmac, HttpInvocationConfig
+    from .options import InitOptions, ReconnectionConfig
+    from .triggers import Trigger, TriggerConfig, TriggerHandler, TriggerType
+    from .web import HttpResponse, StreamRequest, StreamResponse, http
 
 __all__ = [
     "Call",
@@ -64,3 +70,38 @@ __all__ = [
     "is_channel_ref",
     "register_worker",
 ]
+
+#: Where the names are that are imported when they are asked for.
+_LATER = {
+    "HttpAuthApiKey": "invocation",
+    "HttpAuthBearer": "invocation",
+    "HttpAuthHmac": "invocation",
+    "HttpInvocationConfig": "invocation",
+    "HttpResponse": "web",
+    "InitOptions": "options",
+    "Invocation": "context",
+    "ReconnectionConfig": "options",
+    "StreamRequest": "web",
+    "StreamResponse": "web",
+    "Trigger": "triggers",
+    "TriggerConfig": "triggers",
+    "TriggerHandler": "triggers",
+    "TriggerType": "triggers",
+    "current_invocation": "context",
+    "http": "web",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    # Two threads that come at once find the same object.
+    value: object = getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

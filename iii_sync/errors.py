@@ -40,7 +40,6 @@ All of them can be pickled. Closed files raise ``ValueError`` and unsupported fi
 from __future__ import annotations
 
 import copy
-import http
 import reprlib
 from typing import Any, Optional, TypeVar
 
@@ -331,6 +330,8 @@ class HttpError(IIISyncError):
 
 
 def _status_name(status: int) -> str:
+    import http  # for errors only
+
     try:
         return http.HTTPStatus(status).name
     except ValueError:

@@ -6,15 +6,17 @@ import functools
 import logging
 import threading
 import traceback
-from typing import Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from .channels.ends import AnyEnd, Ends
-from .context import Invocation, run_as
 from .errors import ConfigurationError, IIISyncError, InvocationError, PayloadTooLargeError
-from .handlers import Handler
 from .pool import HandlerPool
 from .tracing import Tracer
 from .wire import messages
+
+if TYPE_CHECKING:
+    from .context import Invocation
+    from .handlers import Handler
 
 __all__ = ["Function", "FunctionRef", "Functions", "check_function_id"]
 
@@ -165,6 +167,8 @@ class Functions:
 
     def _handle(self, handler: Handler, message: messages.Message, answer: Callable[[messages.Message], None]) -> None:
         """Run a handler and answer. On a handler thread."""
+        from .context import run_as
+
         invocation_id, function_id = message["invocation_id"], message["function_id"]
         error: Optional[dict[str, str]] = None
         result: Any = None
@@ -198,6 +202,8 @@ class Functions:
 
 def _invocation(message: messages.Message) -> Invocation:
     """Return what a message asks for, and take the engine's own key out of the payload (PROTOCOL 3.4)."""
+    from .context import Invocation
+
     data, caller = message.get("data"), None
     if isinstance(data, dict):
         caller = data.pop("_caller_worker_id", None)

@@ -242,6 +242,18 @@ def from_environment(options: InitOptions) -> InitOptions:
     return dataclasses.replace(options, **found)
 
 
+def completed(options: Optional[InitOptions], arguments: OptionArguments) -> InitOptions:
+    """Return what :func:`iii_sync.register_worker` was given and the environment says, as one.
+
+    Raises:
+        ConfigurationError: An option that cannot work.
+    """
+    options = options if options is not None else InitOptions()
+    if not isinstance(options, InitOptions):
+        raise TypeError(f"options must be InitOptions, not {type(options).__name__}; or give them as keywords")
+    return from_environment(dataclasses.replace(options, **arguments))
+
+
 def address_from_environment(address: Optional[str]) -> str:
     """Return the given address, else ``III_URL``, else :data:`DEFAULT_URL`."""
     return address or (os.environ.get("III_URL") or "").strip() or DEFAULT_URL

@@ -24,7 +24,7 @@ import time
 from collections import deque
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import Any, Callable, Optional, Protocol, Union
+from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol, Union
 
 from . import _version
 from .calls import Answer, Call, PassedRef
@@ -49,9 +49,11 @@ from .net.connect import Address, Route, connect
 from .net.connection import Connection
 from .net.loop import Loop
 from .net.waiting import Deadline
-from .options import MAX_PAYLOAD, InitOptions
 from .repeated import RepeatedAnswers
 from .wire import frames, messages
+
+if TYPE_CHECKING:
+    from .options import InitOptions
 
 __all__ = ["ConnectionState", "Link", "Session"]
 
@@ -536,6 +538,8 @@ class Session:
 
     def _announcement(self) -> dict[str, Any]:
         import platform
+
+        from .options import MAX_PAYLOAD
 
         options = self.options
         data: dict[str, Any] = {

@@ -41,9 +41,8 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{
 #: Characters of a payload that are recorded, where that is asked for.
 _PAYLOAD_LIMIT = 8192
 
-_SECRET = re.compile(
-    r"api[_-]?key|access_key|password|secret|credential|authorization|bearer|private_key|token$", re.IGNORECASE
-)
+#: Keys whose values are not recorded. Compiled when it is needed: that takes longer than all the rest here.
+_SECRET = r"(?i)api[_-]?key|access_key|password|secret|credential|authorization|bearer|private_key|token$"
 
 
 class _Api:
@@ -290,7 +289,7 @@ class Tracer:
 def _without_secrets(value: Any) -> Any:
     if isinstance(value, dict):
         return {
-            key: "[REDACTED]" if _SECRET.search(str(key)) else _without_secrets(item) for key, item in value.items()
+            key: "[REDACTED]" if re.search(_SECRET, str(key)) else _without_secrets(item) for key, item in value.items()
         }
     if isinstance(value, (list, tuple)):
         return [_without_secrets(item) for item in value]

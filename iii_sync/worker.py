@@ -10,8 +10,6 @@ on the same reader thread.
 from __future__ import annotations
 
 import atexit
-import dataclasses
-import difflib
 import itertools
 import logging
 import os
@@ -30,15 +28,6 @@ from .channels import (
     is_channel_ref,
 )
 from .channels.ends import Ends
-from .channels.files import is_binary
-from .channels.opened import (
-    FunctionReader,
-    FunctionTextReader,
-    FunctionTextWriter,
-    FunctionWriter,
-    open_reader,
-    open_writer,
-)
 from .channels.refs import as_ref
 from .errors import (
     CallTimeout,
@@ -54,30 +43,26 @@ from .errors import (
     fresh,
 )
 from .functions import Function, FunctionRef, Functions, check_function_id
-from .handlers import Handler
-from .invocation import HttpInvocationConfig
 from .net.connect import Address
 from .net.loop import Loop
 from .net.waiting import Deadline
-from .options import InitOptions, OptionArguments, address_from_environment, for_address, from_environment
 from .pool import HandlerPool
 from .request import DEFAULT_TIMEOUT, Request, Suspicion, TriggerAction, prepare
 from .session import ConnectionState, Link, Session
-from .signals import terminating
 from .tracing import Tracer
-from .triggers import Trigger, TriggerHandler, TriggerSource, TriggerType
-from .triggers.providers import Provider, Providers, TriggerCallbacks, type_registration
-from .triggers.registered import Triggers, trigger_registration
-from .triggers.routes import conflicting
-from .triggers.sources import trigger_sources
-from .web import HttpFunction
-from .web import routes as web_routes
 from .wire import messages
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
+    from .channels.opened import FunctionReader, FunctionTextReader, FunctionTextWriter, FunctionWriter
+    from .invocation import HttpInvocationConfig
+    from .options import InitOptions, OptionArguments
     from .services import EngineInfo, Queues, State, Streams
+    from .triggers import Trigger, TriggerHandler, TriggerSource, TriggerType
+    from .triggers.providers import Provider, Providers, TriggerCallbacks
+    from .triggers.registered import Triggers
+    from .web import HttpFunction
 
 __all__ = ["Worker", "register_worker"]
 
@@ -139,10 +124,9 @@ def register_worker(
         PermissionDeniedError: The worker may not be in this namespace.
         RegistrationRejectedError: The name is taken by a live worker.
     """
-    options = options if options is not None else InitOptions()
-    if not isinstance(options, InitOptions):
-        raise TypeError(f"options must be InitOptions, not {type(options).__name__}; or give them as keywords")
-    options = from_environment(dataclasses.replace(options, **kwargs))
+    from .options import address_from_environment, completed, for_address
+
+    options = completed(options, kwargs)
     where = Address(address_from_environment(address))
     worker = Worker(where, for_address(options, where))
     try:
@@ -170,9 +154,9 @@ class Worker:
         self._ends = Ends(address, options, self._loop, self._pool.run_soon)
         self._tracer = Tracer(options.tracing, options.trace_payloads, lambda: self._session.worker_id)
         self._functions = Functions(self._pool, self._ends, self._tracer)
-        self._triggers = Triggers(self._session)
-        self._providers = Providers(self._session)
-        self._lock = threading.Lock()  # guards _ending: one thread ends the worker
+        self._triggers: Optional[Triggers] = None  # both are made together, when they are needed
+        self._providers: Optional[Providers] = None
+        self._lock = threading.Lock()  # guards _ending: one thread ends the worker; and the making of the two above
         self._ending = False
         self._ended = threading.Event()
         self._stop_waiting = threading.Event()  # ended, given up, or the process is asked to end
@@ -360,8 +344,11 @@ class Worker:
             EngineTimeoutError: No confirmation in time.
         """
         self._check_usable()
+        from .handlers import Handler
+        from .invocation import HttpInvocationConfig
+
         check_function_id(function_id)
-        sources = trigger_sources(trigger)
+        sources = _trigger_sources(trigger)
         over_http = run = None
         if isinstance(handler, HttpInvocationConfig):
             over_http = handler
@@ -473,7 +460,9 @@ class Worker:
                 together with one that is there (``TriggerRegistrationError``).
             EngineTimeoutError: No confirmation in time.
         """
-        return web_routes.register(
+        from .web import routes
+
+        return routes.register(
             self,
             method,
             path,
@@ -533,6 +522,8 @@ class Worker:
             EngineTimeoutError: No confirmation in time.
         """
         self._check_usable()
+        from .triggers.registered import Trigger, trigger_registration
+
         registration = trigger_registration(
             trigger_type,
             function_id,
@@ -546,7 +537,7 @@ class Worker:
         trigger = Trigger(registration, self._unregister_trigger, self._trigger_is_active)
         if trigger.type == "http":
             self._check_route(trigger)
-        self._triggers.add(trigger)
+        self._trigger_tables()[0].add(trigger)
         self._warn_if_parked(trigger)
         return trigger
 
@@ -582,12 +573,14 @@ class Worker:
             EngineTimeoutError: No confirmation in time.
         """
         self._check_usable()
+        from .triggers.providers import Provider, TriggerType, type_registration
+
         own = self._options.namespace
         registration = type_registration(
             type_id, description, trigger_request_format, call_request_format, namespace, own
         )
         provider = Provider(registration, handler, self._pool)
-        self._providers.add(provider)
+        self._trigger_tables()[1].add(provider)
         return TriggerType(
             registration,
             lambda: self._unregister_trigger_type(provider),
@@ -595,16 +588,26 @@ class Worker:
             self.register_function,
         )
 
+    def _trigger_tables(self) -> tuple[Triggers, Providers]:
+        """Return the triggers of this worker and the types it provides; most workers have neither."""
+        from .triggers.providers import Providers
+        from .triggers.registered import Triggers
+
+        with self._lock:
+            if self._triggers is None or self._providers is None:
+                self._triggers, self._providers = Triggers(self._session), Providers(self._session)
+            return self._triggers, self._providers
+
     def _unregister_trigger_type(self, provider: Provider) -> None:
         if os.getpid() != self._pid:
             return
-        if self._providers.remove(provider) and not self._ending:
+        if self._trigger_tables()[1].remove(provider) and not self._ending:
             self._session.unregister(provider.registration)
 
     def _unregister_trigger(self, trigger: Trigger) -> None:
         if os.getpid() != self._pid:
             return
-        if self._triggers.remove(trigger) and not self._ending:
+        if self._trigger_tables()[0].remove(trigger) and not self._ending:
             self._session.unregister(trigger._registration)
 
     def _check_route(self, trigger: Trigger) -> None:
@@ -615,6 +618,8 @@ class Worker:
         except InvocationError:
             _log.debug("whether %r conflicts with another route is unknown", trigger, exc_info=True)
             return
+        from .triggers.routes import conflicting
+
         other = conflicting(trigger.config, listed)
         if other is not None:
             raise TriggerRegistrationError(
@@ -644,6 +649,8 @@ class Worker:
         except (IIISyncError, KeyError, TypeError):
             _log.debug("whether %r is active is unknown", trigger, exc_info=True)
             return
+        import difflib
+
         close = difflib.get_close_matches(trigger.type, known, 1)
         _log.warning(
             "the %r trigger of %s is not active: nobody provides that type yet, or this worker may not use it; it "
@@ -783,6 +790,9 @@ class Worker:
             ValueError: A mode or argument that ``open()`` would refuse.
             TypeError: A payload that is not an object.
         """
+        from .channels.files import is_binary
+        from .channels.opened import open_reader, open_writer
+
         direction = "w" if isinstance(mode, str) and "w" in mode else "r"
         binary = is_binary(mode, direction, buffering, encoding=encoding, errors=errors, newline=newline)
         if payload is not None and not isinstance(payload, Mapping):
@@ -898,6 +908,8 @@ class Worker:
             IIISyncError: What made the worker give up.
         """
         self._check_process()
+        from .signals import terminating
+
         # Through the reader thread: a signal handler runs amid the very call that holds the event's lock.
         with terminating(lambda: self._loop.call_soon(self._stop_waiting.set)):
             stopped = self._stop_waiting.wait(timeout)
@@ -951,7 +963,8 @@ class Worker:
             self._ended.wait(timeout)
             return
         deadline = Deadline(timeout)
-        self._providers.close()
+        if self._providers is not None:
+            self._providers.close()
         try:
             # Handlers come first, for they may still answer; what blocks them for good is their channels.
             if not self._pool.drain(timeout / 2):
@@ -985,6 +998,8 @@ class Worker:
 
     def trigger_message(self, link: Link, message: messages.Message) -> None:
         """Something about triggers has come in. On the reader thread."""
+        if self._triggers is None or self._providers is None:
+            return  # about triggers that nobody here has registered
         if message["type"] == "triggerregistrationresult":
             self._triggers.refused(message)
         else:
@@ -992,7 +1007,8 @@ class Worker:
 
     def link_ended(self, link: Link) -> None:
         """A connection has ended. On the reader thread."""
-        self._providers.link_ended(link)
+        if self._providers is not None:
+            self._providers.link_ended(link)
 
     def gave_up(self) -> None:
         """There will be no connection any more."""
@@ -1000,7 +1016,10 @@ class Worker:
 
     def registrations(self) -> list[messages.Message]:
         """Everything to be registered again after a reconnect."""
-        return self._functions.registrations() + self._providers.registrations() + self._triggers.registrations()
+        found = self._functions.registrations()
+        if self._triggers is not None and self._providers is not None:
+            found += self._providers.registrations() + self._triggers.registrations()
+        return found
 
     def run_soon(self, function: Callable[[], None]) -> None:
         """Run a callback on a handler thread."""
@@ -1060,6 +1079,15 @@ class Worker:
         return None
 
 
+def _trigger_sources(given: Union[None, TriggerSource, Iterable[TriggerSource]]) -> list[TriggerSource]:
+    """Return what the ``trigger`` of a function names; a function has none, as a rule."""
+    if given is None:
+        return []
+    from .triggers.sources import trigger_sources
+
+    return trigger_sources(given)
+
+
 def _nothing(_: Call) -> None:
     pass
 
@@ -1076,7 +1104,8 @@ def _leave_at_exit() -> None:
     end = time.monotonic() + _EXIT_TIMEOUT
     for worker in list(_workers):
         worker._ending = worker._functions.closed = True
-        worker._providers.close()
+        if worker._providers is not None:
+            worker._providers.close()
         worker._pool.drain(max(0.0, end - time.monotonic() - 0.5))
         worker._session.say_goodbye(max(0.1, end - time.monotonic()))
         worker._ended.set()  # a shutdown() that comes still later has nothing to wait for

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from typing import Any, Callable, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 from ..calls import Answer, Call, PassedRef
 from ..errors import (
@@ -24,13 +24,15 @@ from ..errors import (
 from ..net.connect import Address, Route, connect
 from ..net.connection import Connection, Receiver
 from ..net.loop import Loop
-from ..options import InitOptions
 from ..wire import messages
 from .channel import Channel
 from .end import End
 from .reader import ChannelReader
 from .refs import READ, WRITE, StreamChannelRef, as_ref, extract_channel_refs, is_channel_ref, live
 from .writer import ChannelWriter
+
+if TYPE_CHECKING:
+    from ..options import InitOptions
 
 __all__ = ["Ends"]
 

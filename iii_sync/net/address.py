@@ -67,10 +67,20 @@ def _split(url: str) -> Optional[SplitResult]:
         host, port = parts.hostname, parts.port
         if not host or port == 0:
             return None
-        host.encode("idna")  # as the look-up will
+        if not _can_be_looked_up(host):
+            return None
     except ValueError:
         return None
     return parts
+
+
+def _can_be_looked_up(host: str) -> bool:
+    """Whether a name has the shape of one; raises ``UnicodeError`` as well when it has not."""
+    if not host.isascii():
+        host.encode("idna")  # as the look-up will
+        return True
+    *labels, last = host.split(".")  # the last one may be empty
+    return all(0 < len(label) < 64 for label in labels) and len(last) < 64
 
 
 def redacted(url: str) -> str:

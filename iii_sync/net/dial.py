@@ -25,7 +25,9 @@ def dial(host: str, port: int, deadline: Deadline) -> socket.socket:
         OSError: None answers.
     """
     failure: Optional[OSError] = None
-    for family, kind, protocol, _, target in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
+    # Given text, Python loads its tables of Unicode first: a megabyte, and as many milliseconds as a connection takes.
+    name = host.encode("ascii") if host.isascii() else host
+    for family, kind, protocol, _, target in socket.getaddrinfo(name, port, 0, socket.SOCK_STREAM):
         sock = socket.socket(family, kind, protocol)
         remember(sock)
         try:

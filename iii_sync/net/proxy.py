@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import http
 import logging
 import re
 import socket
@@ -206,6 +205,8 @@ def _check_answer(proxy: Proxy, wire: DeadlineSocket, target: str) -> None:
     if 200 <= status < 300:
         return
     # Not its own words: it may quote what it was sent.
+    import http  # for refusals only
+
     phrase = http.HTTPStatus(status).phrase if status in http.HTTPStatus._value2member_map_ else ""
     said = f"it answered {status} {phrase}".rstrip()
     if status == 407 and proxy.credentials is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import uuid
 from collections.abc import Mapping
 from typing import Any, Callable, Optional, Union
 
@@ -196,7 +195,7 @@ def trigger_registration(
     if trigger_namespace in (None, "default"):  # elsewhere the name may mean another type
         check_config(trigger_type, config)
     return messages.register_trigger(
-        str(uuid.uuid4()) if trigger_id is None else trigger_id,
+        messages.new_id() if trigger_id is None else trigger_id,
         trigger_type,
         function_id,
         config,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 from typing import Any
 
@@ -18,7 +17,9 @@ def unfolded(value: Any) -> Any:
         return NotImplemented
     if isinstance(value, enum.Enum):
         return value.value
-    if dataclasses.is_dataclass(value):
+    if hasattr(type(value), "__dataclass_fields__"):
+        import dataclasses  # not before somebody has one, for it takes long
+
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if hasattr(type(value), "model_dump") and hasattr(type(value), "model_validate"):
         return value.model_dump(mode="json", by_alias=True)

@@ -296,14 +296,82 @@ assert w.wait(20) is True
     )
 
 
+#: What calling functions and using channels takes; and what the first connection adds to it.
+IMPORTED = """
+    _version calls channels channels.channel channels.end channels.ends channels.files channels.outgoing
+    channels.reader channels.refs channels.writer errors functions net net.address net.connect net.connection
+    net.dial net.inbox net.loop net.proxy net.tls net.waiting pool repeated request session tracing wire
+    wire._mask wire.frames wire.marks wire.mask wire.messages wire.objects worker
+"""
+CONNECTED = "net.handshake options"
+
+
 def test_importing_is_light() -> None:
-    """No TLS handshakes, no engine, no command line, no threads."""
+    """Nothing is imported before it is needed: no TLS, no dataclasses, no triggers, no HTTP functions; no threads."""
     run(
         """
 import sys, threading
+before = set(sys.modules)
 import iii_sync
-heavy = {'aiohttp', 'asyncio', 'tqdm', 'numpy', 'iii_sync.engine', 'iii_sync.cli', 'argparse', 'multiprocessing'}
-assert not heavy & set(sys.modules), heavy & set(sys.modules)
+new = set(sys.modules) - before
+ours = {name[9:] for name in new if name.startswith('iii_sync.')}
+assert ours <= set(sys.argv[1].split()), ours - set(sys.argv[1].split())
+heavy = {'asyncio', 'dataclasses', 'difflib', 'email', 'hashlib', 'http', 'inspect', 'ipaddress', 'platform', 'signal',
+    'ssl', 'subprocess', 'tempfile', 'typing_extensions', 'unicodedata', 'uuid', 'websocket'}
+assert not heavy & new, heavy & new
 assert threading.active_count() == 1
+""",
+        IMPORTED,
+    )
+
+
+def test_calling_is_light(engine_url: str) -> None:
+    """Nor does a program that calls functions and uses channels load what it does not use."""
+    run(
+        """
+import sys
+before = set(sys.modules)
+from iii_sync import register_worker
+with register_worker(sys.argv[1]) as w:
+    w.trigger('engine::baggage::get', {'key': 'k'})
+    c = w.create_channel()
+    w.submit('engine::baggage::get', {'key': 'k'}).result(30)
+    c.writer.write(b'data')
+    assert c.reader.read(4) == b'data'
+    c.writer.close()
+new = set(sys.modules) - before
+ours = {name[9:] for name in new if name.startswith('iii_sync.')}
+assert ours <= set(sys.argv[2].split()), ours - set(sys.argv[2].split())
+heavy = {'asyncio', 'difflib', 'email', 'numpy', 'subprocess', 'tempfile', 'unicodedata', 'uuid'}
+assert not heavy & new, heavy & new
+""",
+        engine_url,
+        IMPORTED + CONNECTED,
+    )
+
+
+def test_threads_that_import_at_once_get_the_same() -> None:
+    """What is imported at first use comes whole to everybody, and can be pickled, listed, and had with a star."""
+    run(
+        """
+import pickle, sys, threading
+import iii_sync
+assert set(iii_sync.__all__) <= set(dir(iii_sync))
+start, got = threading.Barrier(8), []
+def look():
+    start.wait(30)
+    got.append([getattr(iii_sync, name) for name in iii_sync.__all__])
+threads = [threading.Thread(target=look) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join(30)
+assert len(got) == 8 and all(a is b for names in got for a, b in zip(names, got[0]))
+try: iii_sync.nothing
+except AttributeError as exc: assert "'iii_sync' has no attribute 'nothing'" in str(exc)
+else: raise AssertionError
+star = {}
+exec('from iii_sync import *', star)
+assert set(iii_sync.__all__) <= set(star)
+assert pickle.loads(pickle.dumps(iii_sync.HttpAuthBearer)) is iii_sync.HttpAuthBearer
+assert pickle.loads(pickle.dumps(iii_sync.HttpAuthBearer('KEY'))) == iii_sync.HttpAuthBearer('KEY')
 """
     )

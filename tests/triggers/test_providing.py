@@ -174,7 +174,7 @@ def test_a_type_that_is_gone_refuses(worker: Worker, peer: Worker, hooks: Hooks,
     hook = unique("hook")
     kind = peer.register_trigger_type(hook, "d", hooks)
     # As it is for engines before 0.25, which ignore the message.
-    assert peer._providers.remove(next(iter(peer._providers._table.values())))
+    assert peer._trigger_tables()[1].remove(next(iter(peer._trigger_tables()[1]._table.values())))
     try:
         trigger = worker.register_trigger(hook, "f")
         wait_until(lambda: trigger.error is not None, "the refusal")
