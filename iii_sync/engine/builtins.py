@@ -7,12 +7,13 @@ import re
 from collections.abc import Iterator
 from typing import Optional
 
+from .calls import blank
 from .frames import Failure
 from .hub import DEFAULT_CAPACITY, Hub
 from .inputs import Input
 from .jsontext import JSON, JsonObject
 from .records import Builtin, BuiltinError, Finish, Later, NoAnswer, Profile, Success, Trigger, Worker
-from .router import Router, blank
+from .router import Router
 
 ENGINE_VERSION = "0.23.0-rc.4+iii-sync"
 """The release of the real engine whose protocol is spoken, marked as not being it."""

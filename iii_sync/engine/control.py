@@ -16,6 +16,7 @@ from typing import Optional
 from aiohttp import WSMsgType
 
 from .jsontext import JsonObject, encode
+from .rights import Rights
 from .router import Router
 from .sockets import LostError, Socket
 
@@ -80,9 +81,9 @@ class Connection:
 
     # Life
 
-    async def serve(self, address: Optional[str]) -> None:
-        """Run the connection to its end."""
-        worker = self._router.connect(self, address)
+    async def serve(self, address: Optional[str], rights: Optional[Rights]) -> None:
+        """Run the connection to its end; see :meth:`.router.Router.connect` for the arguments."""
+        worker = self._router.connect(self, address, rights)
         timer = asyncio.get_running_loop().call_later(self._grace, self._router.pin, worker)
         writer = asyncio.ensure_future(self._write())
         code = None

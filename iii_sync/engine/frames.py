@@ -11,6 +11,8 @@ from typing import NamedTuple, Optional, Union
 
 from .jsontext import JSON, JsonObject, decode
 
+DEFAULT_NAMESPACE = "default"
+
 TELEMETRY_PREFIXES = (b"OTLP", b"MTRC", b"LOGS")
 
 _UUID = re.compile(

@@ -62,7 +62,7 @@ def deliver(function: Function, call: Invoke, invocation_id: str, data: JSON) ->
     frame: JsonObject = {
         "type": "invokefunction",
         "invocation_id": invocation_id,
-        "function_id": function.id,
+        "function_id": function.own_id,
         "data": data,
     }
     if call.metadata is not None:

@@ -11,6 +11,8 @@ from typing import Optional, Union
 
 from typing_extensions import Self
 
+from .guard import Guard
+from .listeners import Plan
 from .process import EngineProcess
 from .thread import EngineThread
 
@@ -25,12 +27,16 @@ class LocalEngine:
                 ...
 
     Args:
-        host: Where to listen. Anything but a loopback address lets other machines in: there is no
-            authentication.
+        host: Where to listen. Anything but a loopback address lets other machines in, through ``port``
+            without authentication.
         port: Where to listen; 0 takes any free port.
         in_process: Run in a daemon thread of this process, or else in a child process. Choose the
             child for a program that forks, or whose threads keep the interpreter busy.
         http_port: Where to serve HTTP triggers; 0 takes any free port, ``None`` serves none.
+        stream_port: Where to serve consumers of streams (WebSockets that follow what changes in them);
+            0 takes any free port, ``None`` serves none.
+        guard: A second listener, at :attr:`guarded_url`, which asks functions who may come in, call and
+            register what. Whoever comes through ``port`` may do everything.
         timeout: Seconds that :meth:`start`, and likewise :meth:`stop`, may take.
 
     An engine may be started again after it was stopped; with port 0 it then has another port. It does
@@ -45,12 +51,13 @@ class LocalEngine:
         port: int = 0,
         *,
         http_port: Optional[int] = None,
+        stream_port: Optional[int] = None,
+        guard: Optional[Guard] = None,
         in_process: bool = True,
         timeout: float = 10.0,
     ) -> None:
         self.host = host
-        self._wanted_port = port
-        self._wanted_http_port = http_port
+        self._plan = Plan(host, port, http_port, stream_port, guard)
         self._in_process = in_process
         self._timeout = timeout
         self._running: Optional[Union[EngineThread, EngineProcess]] = None
@@ -74,7 +81,7 @@ class LocalEngine:
         require_aiohttp()
         kind = EngineThread if self._in_process else EngineProcess
         self._pid = os.getpid()
-        self._running = kind(self.host, self._wanted_port, self._timeout, self._wanted_http_port)
+        self._running = kind(self._plan, self._timeout)
         return self
 
     def stop(self) -> None:
@@ -91,7 +98,7 @@ class LocalEngine:
     def port(self) -> int:
         """The port it listens on; before :meth:`start` the one that was asked for."""
         engine = self._engine()
-        return self._wanted_port if engine is None else engine.port
+        return self._plan.port if engine is None else engine.ports.workers
 
     @property
     def url(self) -> str:
@@ -100,7 +107,7 @@ class LocalEngine:
         Raises:
             RuntimeError: The engine is not running.
         """
-        return f"ws://{self._authority(self._started().port)}"
+        return f"ws://{self._authority(self._started().ports.workers)}"
 
     @property
     def http_url(self) -> str:
@@ -109,10 +116,34 @@ class LocalEngine:
         Raises:
             RuntimeError: The engine is not running, or has no HTTP port.
         """
-        port = self._started().http_port
+        port = self._started().ports.http
         if port is None:
             raise RuntimeError("the engine serves no HTTP triggers: give it a port, LocalEngine(http_port=0)")
         return f"http://{self._authority(port)}"
+
+    @property
+    def stream_url(self) -> str:
+        """The address for consumers of streams.
+
+        Raises:
+            RuntimeError: The engine is not running, or has no port for them.
+        """
+        port = self._started().ports.streams
+        if port is None:
+            raise RuntimeError("the engine serves no consumers: give it a port, LocalEngine(stream_port=0)")
+        return f"ws://{self._authority(port)}"
+
+    @property
+    def guarded_url(self) -> str:
+        """The address of its guarded listener, for ``register_worker``.
+
+        Raises:
+            RuntimeError: The engine is not running, or has no guard.
+        """
+        port = self._started().ports.guarded
+        if port is None:
+            raise RuntimeError("the engine has no guarded listener: LocalEngine(guard=Guard(...))")
+        return f"ws://{self._authority(port)}"
 
     def _started(self) -> Union[EngineThread, EngineProcess]:
         engine = self._engine()

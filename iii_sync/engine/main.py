@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from typing import Optional
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Optional
 
+from .guard import Guard
+from .listeners import Listeners, Plan
 from .local import require_aiohttp
+
+if TYPE_CHECKING:
+    from .server import Server
 
 DEFAULT_PORT = 49134
 
@@ -29,16 +34,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--http-port", type=int, default=None, help="port to serve HTTP triggers on, 0 for any (default: none)"
     )
+    parser.add_argument(
+        "--stream-port", type=int, default=None, help="port for consumers of streams, 0 for any (default: none)"
+    )
+    parser.add_argument(
+        "--guard",
+        type=_guard,
+        default=None,
+        metavar="JSON",
+        help='a second listener that asks who may come in, as an object: {"port": 49135, '
+        '"auth_function_id": "guard::auth", "expose_functions": ["open::*"]}; see LocalEngine for all keys',
+    )
     # For LocalEngine(in_process=False) only.
     parser.add_argument("--exit-with-parent", action="store_true", help=argparse.SUPPRESS)
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the engine command with parsed options and return its exit status."""
-    return run(arguments.host, arguments.port, arguments.exit_with_parent, arguments.http_port)
+    return run(
+        arguments.host,
+        arguments.port,
+        arguments.exit_with_parent,
+        arguments.http_port,
+        stream_port=arguments.stream_port,
+        guard=arguments.guard,
+    )
 
 
-def run(host: str, port: int, exit_with_parent: bool = False, http_port: Optional[int] = None) -> int:
+def _guard(text: str) -> Guard:
+    try:
+        return Guard.from_json(json.loads(text))
+    except (ValueError, RecursionError) as error:
+        raise argparse.ArgumentTypeError(f"{error}: {text:.200}") from None
+
+
+def run(
+    host: str,
+    port: int,
+    exit_with_parent: bool = False,
+    http_port: Optional[int] = None,
+    *,
+    stream_port: Optional[int] = None,
+    guard: Optional[Guard] = None,
+) -> int:
     """Run an engine until SIGINT or SIGTERM, after printing one line with its address.
 
     Args:
@@ -47,31 +85,29 @@ def run(host: str, port: int, exit_with_parent: bool = False, http_port: Optiona
         exit_with_parent: End also when standard input ends or the parent process does. What goes
             wrong at the start is then told on standard output, where the parent reads it.
         http_port: Where to serve HTTP triggers, 0 for any free port, ``None`` for nowhere.
+        stream_port: Where to serve consumers of streams, likewise.
+        guard: A second listener, whose sessions may not do everything.
 
     Returns:
         0 after a clean end; 1, with one line on standard error, if the engine could not start.
 
     **Blocks:** until it is told to end.
     """
-    with ExitStack() as listeners:
-        try:
-            require_aiohttp()
-            from .server import bind
+    try:
+        require_aiohttp()
+        from .server import Server
 
-            ports = [port] if http_port is None else [port, http_port]
-            sockets = [listeners.enter_context(bind(host, wanted)) for wanted in ports]
-        except (OSError, ImportError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            print(reason, file=sys.stdout if exit_with_parent else sys.stderr, flush=True)
-            return 1
-        with suppress(KeyboardInterrupt):
-            asyncio.run(_serve(host, sockets, exit_with_parent))
+        listeners = Listeners(Plan(host, port, http_port, stream_port, guard))
+    except (OSError, ImportError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        print(reason, file=sys.stdout if exit_with_parent else sys.stderr, flush=True)
+        return 1
+    with closing(listeners), suppress(KeyboardInterrupt):
+        asyncio.run(_serve(Server(listeners.host), listeners, exit_with_parent))
     return 0
 
 
-async def _serve(host: str, listeners: list[socket.socket], exit_with_parent: bool) -> None:
-    from .server import Server
-
+async def _serve(server: Server, listeners: Listeners, exit_with_parent: bool) -> None:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -80,16 +116,25 @@ async def _serve(host: str, listeners: list[socket.socket], exit_with_parent: bo
             loop.add_signal_handler(number, stopping.set)
     if exit_with_parent:
         _watch_parent(loop, stopping.set)
-    server = Server(host)
-    await server.start(*listeners)
+    await server.start(listeners)
     try:
-        shown = f"[{host}]" if ":" in host else host
-        ports = [listener.getsockname()[1] for listener in listeners]
-        triggers = "".join(f", HTTP triggers on http://{shown}:{port}" for port in ports[1:])
-        print(f"iii_sync engine listening on ws://{shown}:{ports[0]}{triggers}", flush=True)
+        print(f"iii_sync engine listening on {_addresses(listeners)}", flush=True)
         await stopping.wait()
     finally:
         await server.stop()
+
+
+def _addresses(listeners: Listeners) -> str:
+    host, ports = listeners.host, listeners.ports
+    shown = f"[{host}]" if ":" in host else host
+    parts = [f"ws://{shown}:{ports.workers}"]
+    if ports.http is not None:
+        parts.append(f"HTTP triggers on http://{shown}:{ports.http}")
+    if ports.streams is not None:
+        parts.append(f"streams on ws://{shown}:{ports.streams}")
+    if ports.guarded is not None:
+        parts.append(f"guarded on ws://{shown}:{ports.guarded}")
+    return ", ".join(parts)
 
 
 def _watch_parent(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:

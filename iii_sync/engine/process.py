@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import re
@@ -11,30 +12,39 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Optional
+from typing import IO
 
-_LISTENING = re.compile(r"listening on ws://\S*:(\d+)(?:, HTTP triggers on http://\S*:(\d+))?$")
+from .listeners import Plan, Ports
+
+_LISTENING = re.compile(
+    r"listening on ws://\S*:(\d+)"
+    r"(?:, HTTP triggers on http://\S*:(\d+))?"
+    r"(?:, streams on ws://\S*:(\d+))?"
+    r"(?:, guarded on ws://\S*:(\d+))?$"
+)
 
 
 class EngineProcess:
     """A running engine; making one starts it.
 
     Args:
-        host: Where to listen.
-        port: Where to listen; 0 takes any free port.
+        plan: Where to listen.
         timeout: Seconds the start may take.
-        http_port: Where to serve HTTP triggers, ``None`` for nowhere.
 
     Raises:
         OSError: The address is in use, or is not one of this machine, or the process failed.
         TimeoutError: It did not come up in time.
     """
 
-    def __init__(self, host: str, port: int, timeout: float, http_port: Optional[int] = None) -> None:
-        command = [sys.executable, "-m", "iii_sync", "engine", "--host", host, "--port", str(port)]
+    def __init__(self, plan: Plan, timeout: float) -> None:
+        command = [sys.executable, "-m", "iii_sync", "engine", "--host", plan.host, "--port", str(plan.port)]
         command.append("--exit-with-parent")
-        if http_port is not None:
-            command += ["--http-port", str(http_port)]
+        if plan.http_port is not None:
+            command += ["--http-port", str(plan.http_port)]
+        if plan.stream_port is not None:
+            command += ["--stream-port", str(plan.stream_port)]
+        if plan.guard is not None:
+            command += ["--guard", json.dumps(plan.guard.to_json())]
         environment = dict(os.environ)
         # The child must find this very package, wherever the parent found it.
         package_home = str(Path(__file__).resolve().parents[2])
@@ -50,7 +60,7 @@ class EngineProcess:
             start_new_session=True,
         )
         try:
-            self.port, self.http_port = self._await_ports(timeout)
+            self.ports = self._await_ports(timeout)
         except BaseException:
             self.stop(timeout)
             raise
@@ -70,7 +80,7 @@ class EngineProcess:
                 with suppress(OSError):
                     pipe.close()
 
-    def _await_ports(self, timeout: float) -> tuple[int, Optional[int]]:
+    def _await_ports(self, timeout: float) -> Ports:
         assert self._process.stdout is not None
         lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         # A pipe cannot be read with a deadline on every platform; the thread ends with the process.
@@ -85,7 +95,8 @@ class EngineProcess:
         match = _LISTENING.search(line)
         if match is None:
             raise OSError(line or "the process of the local engine ended before it listened")
-        return int(match.group(1)), None if match.group(2) is None else int(match.group(2))
+        workers, *others = match.groups()
+        return Ports(int(workers), *(None if port is None else int(port) for port in others))
 
 
 def _read_line(pipe: IO[str], lines: queue.SimpleQueue[str]) -> None:

@@ -8,10 +8,10 @@ from typing import Callable, Optional, Union
 
 from typing_extensions import Protocol
 
+from .frames import DEFAULT_NAMESPACE as DEFAULT_NAMESPACE
 from .frames import Failure, Frame, RegisterFunction, RegisterTriggerType
 from .jsontext import JSON, JsonObject
-
-DEFAULT_NAMESPACE = "default"
+from .rights import Rights
 
 
 class Peer(Protocol):
@@ -48,6 +48,8 @@ class Function:
     owner: Worker
     namespace: str
     registration: RegisterFunction
+    own_id: str
+    """The id its worker knows it by; others may know it with a prefix."""
     remote: Optional[Callable[[JSON, Finish], None]] = None
     """Calls a function that is not the worker's own code but somewhere on the web."""
 
@@ -62,6 +64,8 @@ class Worker:
     """One control connection.
 
     ``namespace`` is ``None`` until it is known; registrations wait in ``held`` for that moment.
+    ``rights`` is ``None`` for a worker that may do everything; while somebody is ``asking`` whether it may
+    register something, what it sends next is held too.
     """
 
     peer: Peer
@@ -69,6 +73,7 @@ class Worker:
     reattach_token: str
     connected_at: float
     address: Optional[str] = None
+    rights: Optional[Rights] = None
     profile: Profile = field(default_factory=Profile)
     namespace: Optional[str] = None
     held: deque[Frame] = field(default_factory=deque)
@@ -76,6 +81,7 @@ class Worker:
     lease: Optional[tuple[str, str]] = None
     calls: set[str] = field(default_factory=set)
     serves: set[str] = field(default_factory=set)
+    asking: bool = False
     gone: bool = False
 
 

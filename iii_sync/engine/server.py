@@ -9,20 +9,22 @@ for those who send to it.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import os
 import socket
 import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Optional
-from urllib.parse import urlsplit
 
 from aiohttp import WSMsgType, web
 
+from .admission import AdmissionError, admit, turn_away
 from .channels import read_end, write_end
 from .control import Connection
+from .guard import Guard
 from .hub import Channel, Hub
+from .listeners import BACKLOG, Listeners
+from .origins import is_own_host, is_same_host
+from .rights import Rights
 from .router import Router
 from .services import install
 from .sockets import LostError, Socket
@@ -40,36 +42,9 @@ SWEEP_INTERVAL = 60.0
 HANDSHAKE = 10.0
 """Seconds after which a TCP connection that has not become a WebSocket is closed."""
 
-_BACKLOG = 512
 _LINGER = 1.0
-_DEFAULT_PORTS = {"http": ":80", "ws": ":80", "https": ":443", "wss": ":443"}
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Open the listening socket.
-
-    Raises:
-        OSError: The address is in use or is not ours; the message names host and port.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            if os.name == "posix":  # Windows would let two engines share the port
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(_BACKLOG)
-        except BaseException:
-            listener.close()
-            raise
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OSError(error.errno, f"cannot listen on {host} port {port}: {reason}") from error
-    return listener
 
 
 class Server:
@@ -107,30 +82,38 @@ class Server:
         self._transports: weakref.WeakSet[asyncio.Transport] = weakref.WeakSet()
         self._crowded: set[Connection] = set()
         self._runner: Optional[web.AppRunner] = None
-        self._listening: Optional[asyncio.AbstractServer] = None
+        self._listening: list[asyncio.AbstractServer] = []
+        self._guard: Optional[Guard] = None
+        self._guarded_port: Optional[int] = None
         self._sweeper: Optional[asyncio.TimerHandle] = None
         self._http: Optional[HttpServer] = None
         self._http_timeout = http_timeout
 
-    async def start(self, listener: socket.socket, http_listener: Optional[socket.socket] = None) -> None:
-        """Serve on a listening socket, and HTTP triggers on another; both then belong to the server."""
-        if http_listener is not None:
+    async def start(self, listeners: Listeners) -> None:
+        """Serve on listening sockets, which then belong to the server."""
+        if listeners.http is not None:
             from .http import TIMEOUT, HttpServer
 
             self._http = HttpServer(
                 self.router, self.hub, TIMEOUT if self._http_timeout is None else self._http_timeout
             )
-            await self._http.start(http_listener)
+            await self._http.start(listeners.http)
         application = web.Application(middlewares=[self._check_origin])
         application.router.add_get("/", self._serve_control, allow_head=False)
         application.router.add_get("/otel", self._serve_telemetry, allow_head=False)
         application.router.add_get("/ws/channels/{id}", self._serve_channel, allow_head=False)
         self._runner = web.AppRunner(application, handle_signals=False, access_log=None, shutdown_timeout=_LINGER)
         await self._runner.setup()
-        loop = asyncio.get_running_loop()
-        # Not a site of aiohttp's: it waits without a limit for a request that never comes.
-        self._listening = await loop.create_server(self._accept, sock=listener, backlog=_BACKLOG)
+        await self._listen(listeners.workers)
+        if listeners.guarded is not None:
+            self._guard, self._guarded_port = listeners.guard, listeners.ports.guarded
+            await self._listen(listeners.guarded)
         self._sweep()
+
+    async def _listen(self, listener: socket.socket) -> None:
+        # Not a site of aiohttp's: it waits without a limit for a request that never comes.
+        server = await asyncio.get_running_loop().create_server(self._accept, sock=listener, backlog=BACKLOG)
+        self._listening.append(server)
 
     def _accept(self) -> asyncio.BaseProtocol:
         assert self._runner is not None and self._runner.server is not None
@@ -152,8 +135,8 @@ class Server:
         runner, self._runner = self._runner, None
         if runner is None:
             return
-        if self._listening is not None:
-            self._listening.close()
+        for listening in self._listening:
+            listening.close()
         for transport in list(self._transports):
             transport.close()
         if self._http is not None:
@@ -188,29 +171,26 @@ class Server:
 
     @web.middleware
     async def _check_origin(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        """Refuse web pages: any of them can reach a loopback port through its visitor's browser."""
+        """Refuse web pages that are not served here."""
         host = request.headers.get("Host", "")
-        if not self._is_own_host(host, request.transport):
-            # A foreign name that resolves to this machine: DNS rebinding.
+        if not is_own_host(host, self._host, request.transport):
             return web.Response(status=403, text="Host not allowed")
         origin = request.headers.get("Origin")
-        if origin is not None and not _same_host(origin, host):
+        if origin is not None and not is_same_host(origin, host):
             return web.Response(status=403, text="Origin not allowed")
         return await handler(request)
 
-    def _is_own_host(self, host: str, transport: Optional[asyncio.Transport]) -> bool:
+    async def _admit(self, request: web.Request, connection: Socket) -> Optional[Rights]:
+        """Return the rights of a connection, ``None`` for all of them, or raise :class:`AdmissionError`."""
+        transport = request.transport
+        port = None if transport is None else transport.get_extra_info("sockname")[1]
+        if self._guard is None or port != self._guarded_port:
+            return None
         try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
-            return False
-        if name in ("localhost", self._host):
-            return bool(name)
-        try:
-            address = ipaddress.ip_address(name)
-        except ValueError:
-            return False
-        local = transport.get_extra_info("sockname") if transport is not None else None
-        return address.is_loopback or (local is not None and str(address) == local[0])
+            return await admit(self.router, self._guard, request)
+        except AdmissionError as error:
+            await turn_away(connection, error)
+            raise
 
     # Routes
 
@@ -218,7 +198,9 @@ class Server:
         connection = await self._upgrade(request)
         if isinstance(connection, Socket):
             try:
-                await Connection(connection, self.router, self._grace, self._crowded).serve(request.remote)
+                with suppress(AdmissionError):
+                    rights = await self._admit(request, connection)
+                    await Connection(connection, self.router, self._grace, self._crowded).serve(request.remote, rights)
             finally:
                 connection.hang_up()
         return connection
@@ -227,7 +209,9 @@ class Server:
         connection = await self._upgrade(request)
         if isinstance(connection, Socket):
             try:
-                await _discard_telemetry(connection)
+                with suppress(AdmissionError):
+                    await self._admit(request, connection)
+                    await _discard_telemetry(connection)
             finally:
                 connection.hang_up()
         return connection
@@ -300,13 +284,3 @@ def _give_up(channel: Channel, direction: str) -> None:
         channel.end(truncated=True)
     else:
         channel.leave()
-
-
-def _same_host(origin: str, host: str) -> bool:
-    scheme, _, rest = origin.lower().partition("://")
-    port = _DEFAULT_PORTS.get(scheme, ":")
-    return _without(rest, port) == _without(host.lower(), port)
-
-
-def _without(authority: str, port: str) -> str:
-    return authority[: -len(port)] if authority.endswith(port) else authority

@@ -8,40 +8,32 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Optional
 
+from .listeners import Listeners, Plan
+
 
 class EngineThread:
     """A running engine; making one starts it.
 
     Args:
-        host: Where to listen.
-        port: Where to listen; 0 takes any free port.
+        plan: Where to listen.
         timeout: Seconds the start may take.
-        http_port: Where to serve HTTP triggers, ``None`` for nowhere.
 
     Raises:
         OSError: The address is in use, or is not one of this machine.
         TimeoutError: It did not come up in time.
     """
 
-    def __init__(self, host: str, port: int, timeout: float, http_port: Optional[int] = None) -> None:
-        from .server import bind
+    def __init__(self, plan: Plan, timeout: float) -> None:
+        from .server import Server
 
-        # Bound here and not in the thread: the port is known at once, and so is what is wrong with it.
-        self._listener = bind(host, port)
-        self.port: int = self._listener.getsockname()[1]
-        try:
-            self._http_listener = None if http_port is None else bind(host, http_port)
-        except BaseException:
-            self._listener.close()
-            raise
-        self.http_port: Optional[int] = None
-        if self._http_listener is not None:
-            self.http_port = self._http_listener.getsockname()[1]
-        self._host = host
+        # Bound here and not in the thread: the ports are known at once, and so is what is wrong with them.
+        self._listeners = Listeners(plan)
+        self.ports = self._listeners.ports
+        self._server = Server(plan.host)
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._stopping: Optional[asyncio.Event] = None
         self._ready: Future[None] = Future()
-        self._thread = threading.Thread(target=self._run, name=f"iii-engine-{self.port}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"iii-engine-{self.ports.workers}", daemon=True)
         self._thread.start()
         try:
             self._ready.result(timeout)
@@ -66,19 +58,14 @@ class EngineThread:
                 raise
             self._ready.set_exception(error)
         finally:
-            self._listener.close()
-            if self._http_listener is not None:
-                self._http_listener.close()
+            self._listeners.close()
 
     async def _serve(self) -> None:
-        from .server import Server
-
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        server = Server(self._host)
-        await server.start(self._listener, self._http_listener)
+        await self._server.start(self._listeners)
         self._ready.set_result(None)
         try:
             await self._stopping.wait()
         finally:
-            await server.stop()
+            await self._server.stop()

@@ -9,7 +9,8 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from iii_sync.engine.server import Server, bind
+from iii_sync.engine.listeners import Listeners, Plan
+from iii_sync.engine.server import Server
 
 from .peers import TIMEOUT
 
@@ -24,13 +25,13 @@ class Address(NamedTuple):
 @contextmanager
 def serving_http(**options: Any) -> Iterator[Address]:
     """Run a server with options of its own in a thread; tell where it listens."""
-    listeners = [bind("127.0.0.1", 0), bind("127.0.0.1", 0)]
+    listeners = Listeners(Plan("127.0.0.1", 0, 0))
     ready: Future[Callable[[], object]] = Future()
 
     async def serve() -> None:
         loop, stopping = asyncio.get_running_loop(), asyncio.Event()
         server = Server("127.0.0.1", **options)
-        await server.start(*listeners)
+        await server.start(listeners)
         ready.set_result(lambda: loop.call_soon_threadsafe(stopping.set))
         await stopping.wait()
         await server.stop()
@@ -38,9 +39,8 @@ def serving_http(**options: Any) -> Iterator[Address]:
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     stop = ready.result(TIMEOUT)
-    ports = [listener.getsockname()[1] for listener in listeners]
     try:
-        yield Address(f"ws://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}")
+        yield Address(f"ws://127.0.0.1:{listeners.ports.workers}", f"http://127.0.0.1:{listeners.ports.http}")
     finally:
         stop()
         thread.join()

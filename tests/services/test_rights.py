@@ -2,40 +2,55 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import queue
 import time
+import uuid
 from collections.abc import Iterator
 from typing import Any, Callable
 
 import pytest
+import websocket
 
 from iii_sync import ReconnectionConfig, TriggerAction, Worker, errors, register_worker
 
-from ..support.engines import RealEngine
+from .conftest import GuardedEngine
 
 WAIT = 20.0
 
 Unique = Callable[[str], str]
 
 #: What the guard says to whom.
-RIGHTS: dict[str, dict[str, Any]] = {
+RIGHTS: dict[str, Any] = {
     "anybody": {},
     "caller": {"allow_function_registration": False},
     "prefixed": {"function_registration_prefix": "theirs"},
     "without-open": {"forbidden_functions": ["open::forbidden"]},
     "of-shop": {"namespaces": {"shop": ["*"]}},
+    "of-a-shelf": {"namespaces": {"shop": ["shelf::*"]}},
+    "friend": {"allowed_functions": ["closed::one", "closed::*"], "context": {"who": "friend"}},
+    "maker": {"allow_trigger_type_registration": True, "context": {"who": "maker"}},
+    "subscriber": {"allowed_trigger_types": ["subscribe"]},
+    "a-list": [1],
+    "nothing": None,
+    "a-number": {"allowed_functions": 3},
 }
 
 
 class Guard:
     """The worker that the engine asks."""
 
-    def __init__(self, engine: RealEngine) -> None:
+    def __init__(self, engine: GuardedEngine) -> None:
         self.engine = engine
         self.worker = register_worker(engine.url)
         self.asked: list[dict[str, Any]] = []
         self.closed = False
         self.worker.register_function("guard::auth", self.auth)
+        self.hooked: queue.Queue[Any] = queue.Queue()
         self.worker.register_function("guard::registering", self.registering)
+        self.worker.register_function("guard::binding", self.binding)
+        self.worker.register_function("guard::providing", self.providing)
 
     def auth(self, data: Any) -> Any:
         self.asked.append(data)
@@ -45,7 +60,24 @@ class Guard:
         return RIGHTS[who]
 
     def registering(self, data: Any) -> Any:
+        self.hooked.put(data)
         if "refused" in data["function_id"]:
+            raise errors.InvocationError("no", "not this one")
+        if "listed" in data["function_id"]:
+            return ["not an object"]
+        if "renamed" in data["function_id"]:
+            return {"function_id": f"new-{data['function_id']}", "description": "renamed", "metadata": {"new": True}}
+        return {}
+
+    def binding(self, data: Any) -> Any:
+        self.hooked.put(data)
+        if "refused" in data["function_id"]:
+            raise errors.InvocationError("no", "not this one")
+        return {"config": {"topic": data["config"]["moved"]}} if "moved" in data["config"] else {}
+
+    def providing(self, data: Any) -> Any:
+        self.hooked.put(data)
+        if "refused" in data["trigger_type_id"]:
             raise errors.InvocationError("no", "not this one")
         return {}
 
@@ -53,9 +85,46 @@ class Guard:
         """A worker that comes through the guarded listener."""
         return register_worker(self.engine.guarded_url, headers={"Authorization": f"Bearer {who}"}, **options)
 
+    def raw(self, who: str, path: str = "/") -> contextlib.AbstractContextManager[Raw]:
+        """A guest without a client of ours."""
+        return contextlib.closing(Raw(self.engine.guarded_url + path, who))
+
+
+class Raw:
+    """A plain WebSocket, to see every frame."""
+
+    def __init__(self, url: str, who: str) -> None:
+        self._socket = websocket.create_connection(url, timeout=WAIT, header={"Authorization": f"Bearer {who}"})
+
+    def send(self, kind: str, **keys: Any) -> None:
+        """Send a frame."""
+        self._socket.send(json.dumps({"type": kind, **keys}))
+
+    def next(self) -> Any:
+        """The next frame, or the status of a Close."""
+        opcode, data = self._socket.recv_data()
+        return f"closed {data!r}" if opcode == websocket.ABNF.OPCODE_CLOSE else json.loads(data)
+
+    def until(self, **keys: Any) -> Any:
+        """The next frame with these keys."""
+        while True:
+            frame = self.next()
+            if all(frame.get(key) == value for key, value in keys.items()):
+                return frame
+
+    def settled(self) -> None:
+        """Wait until the engine has handled everything that was sent."""
+        number = str(uuid.uuid4())
+        self.send("invokefunction", function_id="engine::workers::register", data={}, invocation_id=number)
+        self.until(invocation_id=number)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.shutdown()  # type: ignore[no-untyped-call]
+
 
 @pytest.fixture
-def guard(guarded_engine: RealEngine) -> Iterator[Guard]:
+def guard(guarded_engine: GuardedEngine) -> Iterator[Guard]:
     """Somebody to ask."""
     guard = Guard(guarded_engine)
     with guard.worker:
@@ -87,6 +156,25 @@ class TestComingIn:
         monkeypatch.setenv("III_TOKEN", "anybody")
         with register_worker():
             assert guard.asked[-1]["query_params"] == {"tenant": ["a"]}
+
+    def test_what_the_guard_hears(self, guard: Guard) -> None:
+        """Headers by their lower names, every value of the query as it was sent, an address."""
+        with guard.raw("anybody", "/?a=b%20c&a=d&e") as guest:
+            assert guest.next()["type"] == "workerregistered"
+        asked = guard.asked[-1]
+        assert asked["query_params"] == {"a": ["b%20c", "d"], "e": [""]}
+        assert (asked["headers"]["authorization"], asked["ip_address"]) == ("Bearer anybody", "127.0.0.1")
+        assert set(asked) == {"headers", "query_params", "ip_address"}
+
+    @pytest.mark.parametrize("who", ["a-list", "nothing", "a-number", "somebody"])
+    @pytest.mark.parametrize("path", ["/", "/otel"])
+    def test_the_refusal_on_the_wire(self, guard: Guard, who: str, path: str) -> None:
+        """One frame that says why, and a Close without status; also for an answer that makes no sense."""
+        with guard.raw(who, path) as guest:
+            refusal = guest.next()
+            assert refusal["type"] == "error" and refusal["error"]["code"] == "AUTH_ERROR"
+            assert refusal["error"]["message"]
+            assert guest.next() == "closed b''"
 
     def test_nobody_to_ask(self, guard: Guard) -> None:
         """The error names the function that is missing."""
@@ -147,6 +235,51 @@ class TestCalls:
             assert guest.trigger(unique("closed"), action=TriggerAction.Void()) is None
             assert guest.trigger("open::echo", 1) == 1
 
+    def test_by_metadata_by_name_and_by_namespace(self, guard: Guard, unique: Unique) -> None:
+        """What is exposed besides by its id, and what only some may call."""
+        public, team = unique("public"), {"public": True, "team": "alpha"}
+        guard.worker.register_function(public, lambda _: "public", metadata=team)
+        guard.worker.register_function(unique("other"), lambda _: 0, metadata={**team, "team": "beta"})
+        guard.worker.register_function(unique("half"), lambda _: 0, metadata={"public": True})
+        guard.worker.register_function("closed::one", lambda _: "one")
+        guard.worker.register_function("closed::two", lambda _: "two")
+        with register_worker(guard.engine.url, namespace="shop") as shop:
+            for name in ("in-shop", "shelf::a", "open::in-shop"):
+                shop.register_function(name, lambda _: "sold")
+            with guard.guest("anybody") as guest:
+                assert guest.trigger(public) == "public"
+                assert guest.trigger("in-shop", namespace="shop") == "sold"
+                for name in (unique("other"), unique("half"), "closed::one", "in-shop"):
+                    with pytest.raises(errors.PermissionDeniedError, match="add to rbac.expose_functions"):
+                        guest.trigger(name)
+                for name in ("open::in-shop", "shelf::a"):
+                    with pytest.raises(errors.PermissionDeniedError):
+                        guest.trigger(name, namespace="shop")
+            with guard.guest("friend") as guest:
+                assert guest.trigger("closed::one") == "one"
+                with pytest.raises(errors.PermissionDeniedError):
+                    guest.trigger("closed::two")  # the list holds names, not patterns
+            with guard.guest("of-a-shelf", namespace="shop") as guest:
+                assert guest.trigger("shelf::a") == "sold"
+                assert guest.trigger("in-shop") == "sold"
+
+    def test_the_refusal_of_a_call_that_wants_no_answer(self, guard: Guard) -> None:
+        """Comes all the same, with an id of its own."""
+        with guard.raw("anybody") as guest:
+            guest.send("invokefunction", function_id="closed::void", data={})
+            refusal = guest.until(type="invocationresult")
+            assert refusal["error"]["code"] == "FORBIDDEN" and uuid.UUID(refusal["invocation_id"])
+            number = str(uuid.uuid4())
+            for action in ({"type": "void"}, {"type": "enqueue", "queue": "q"}):
+                guest.send("invokefunction", function_id="closed::x", data={}, invocation_id=number, action=action)
+                assert guest.until(invocation_id=number)["error"]["code"] == "FORBIDDEN"
+
+    def test_what_nobody_can_do_without(self, guard: Guard) -> None:
+        """Needs no right, but can be forbidden."""
+        with guard.guest("anybody") as guest:
+            guest.log("a line")
+            assert guest.trigger("engine::baggage::get_all", {}) == {"baggage": {}}
+
     def test_channels_work(self, guard: Guard) -> None:
         """They need no right of their own."""
         with guard.guest("anybody") as guest:
@@ -178,3 +311,119 @@ class TestRegistrations:
                 with pytest.raises(errors.PermissionDeniedError):
                     guest.register_function(name, lambda data: data)
                 assert guest.get_connection_state() == "connected"
+
+    def test_the_hook_changes_it(self, guard: Guard, unique: Unique) -> None:
+        """Its id, description and metadata; the prefix comes after that, and what is not an object refuses."""
+        with guard.raw("prefixed") as guest:
+            guest.settled()
+            for name in ("listed", "renamed"):
+                guest.send("registerfunction", id=unique(name), metadata={"m": 1}, description=None)
+            guest.settled()
+            assert guard.hooked.get(timeout=WAIT)["function_id"] == unique("listed")
+            assert guard.hooked.get(timeout=WAIT) == {
+                "function_id": unique("renamed"),
+                "description": None,
+                "metadata": {"m": 1},
+                "namespace": "default",
+                "context": {},
+            }
+            name = f"theirs::new-{unique('renamed')}"
+            known = guard.worker.engine.function(name)
+            assert (known["description"], known["metadata"]) == ("renamed", {"new": True})
+            call = guard.worker.submit(name, [1])
+            # The worker hears the id without the prefix.
+            asked = guest.until(type="invokefunction", function_id=f"new-{unique('renamed')}")
+            guest.send("invocationresult", invocation_id=asked["invocation_id"], function_id="x", result="done")
+            assert call.result(WAIT) == "done"
+            guest.send("unregisterfunction", id=f"new-{unique('renamed')}")
+            guest.settled()
+            for gone in (name, f"theirs::{unique('listed')}"):
+                with pytest.raises(errors.InvocationError, match="not registered"):
+                    guard.worker.engine.function(gone)
+
+    def test_trigger_types(self, guard: Guard, unique: Unique) -> None:
+        """Only for those who may; the hook is asked about each."""
+        with guard.raw("maker") as maker, guard.raw("anybody") as other:
+            for guest in (maker, other):
+                guest.settled()
+                for name in ("refused", "kind"):
+                    guest.send("registertriggertype", id=unique(name), description="d")
+                guest.settled()
+            kinds = {item["id"]: item for item in guard.worker.engine.trigger_types()}
+            assert unique("kind") in kinds and unique("refused") not in kinds
+            heard = [guard.hooked.get(timeout=WAIT) for _ in range(2)]
+            assert heard[1] == {"trigger_type_id": unique("kind"), "description": "d", "context": {"who": "maker"}}
+            assert guard.hooked.empty()
+
+    def test_triggers(self, guard: Guard, unique: Unique) -> None:
+        """Of some types, on functions that may be called; what the hook makes of their config counts."""
+        fired: queue.Queue[Any] = queue.Queue()
+        guard.worker.register_function("open::heard", fired.put)
+        bind = {"trigger_type": "subscribe", "function_id": "open::heard"}
+        with guard.raw("subscriber") as guest:
+            guest.settled()
+            triggers: dict[str, dict[str, Any]] = {
+                "moved": {"config": {"topic": "x", "moved": unique("moved")}, "metadata": {"m": 1}},
+                "other": {"config": {}, "trigger_type": "state"},
+                "refused": {"config": {"topic": unique("moved")}, "function_id": "open::refused"},
+                "closed": {"config": {"topic": "x"}, "function_id": "closed::x"},
+            }
+            for name, keys in triggers.items():
+                guest.send("registertrigger", **{**bind, "id": unique(name), **keys})
+            refusal = guest.until(type="triggerregistrationresult")
+            assert (refusal["id"], refusal["error"]["code"]) == (unique("closed"), "FORBIDDEN")
+            assert refusal["error"]["message"] == "function 'closed::x' not allowed in namespace 'default'"
+            guest.settled()
+            assert guard.hooked.get(timeout=WAIT) == {
+                "trigger_id": unique("moved"),
+                "trigger_type": "subscribe",
+                "function_id": "open::heard",
+                "config": {"topic": "x", "moved": unique("moved")},
+                "metadata": {"m": 1},
+                "namespace": "default",
+                "context": {},
+            }
+            (known,) = [
+                item
+                for item in guard.worker.engine.triggers()
+                if item["id"] in map(unique, ("moved", "other", "refused"))
+            ]
+            assert known["config"] == {"topic": unique("moved")}
+            guard.worker.publish(unique("moved"), "news")
+            assert fired.get(timeout=WAIT) == "news"
+
+
+class TestMiddleware:
+    """A function that is called in place of every other."""
+
+    def test_it_stands_between(self, guarded_engine: GuardedEngine, unique: Unique) -> None:
+        """And answers; the engine's own functions are not hidden by it."""
+        told: queue.Queue[Any] = queue.Queue()
+
+        def between(data: Any) -> Any:
+            told.put(data)
+            if data["payload"] == "fail":
+                raise errors.InvocationError("no_way", "not through here")
+            return {"instead": data["payload"]}
+
+        with register_worker(guarded_engine.between_own_url) as owner:
+            owner.register_function("guard::between", between)
+            owner.register_function(unique("f"), lambda data: "never called")
+            with register_worker(guarded_engine.between_url) as guest:
+                assert guest.trigger(unique("f"), {"a": 1}) == {"instead": {"a": 1}}
+                expected = {"function_id": unique("f"), "payload": {"a": 1}, "action": None, "namespace": "default"}
+                assert told.get(timeout=WAIT) == {**expected, "context": {}}
+                with pytest.raises(errors.InvocationError, match="not through here") as caught:
+                    guest.trigger(unique("f"), "fail")
+                assert caught.value.code == "no_way"
+                told.get(timeout=WAIT)
+                guest.trigger(unique("f"), 1, action=TriggerAction.Void())
+                assert told.get(timeout=WAIT)["action"] == {"type": "void"}
+                guest.trigger(unique("f"), 2, action=TriggerAction.Enqueue("q"))
+                assert told.get(timeout=WAIT)["action"] == {"type": "enqueue", "queue": "q"}
+                assert guest.state.set("scope", "k", 1) == {"instead": {"scope": "scope", "key": "k", "value": 1}}
+                assert guest.engine.function(unique("f"))["function_id"] == unique("f")
+            with contextlib.closing(Raw(guarded_engine.between_url, "")) as raw:
+                raw.send("invokefunction", function_id=unique("f"), data=3)
+                answer = raw.until(type="invocationresult")
+                assert answer["result"] == {"instead": 3} and uuid.UUID(answer["invocation_id"])

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 REAL_ENGINE_VARIABLE = "III_ENGINE"
 
@@ -39,7 +39,8 @@ workers:
     config: {{enabled: {logs}, exporter: memory, metrics_enabled: false, logs_enabled: {logs}}}
 """
 
-#: A second listener, where a worker must be let in, and may do what it is allowed (PROTOCOL 8).
+#: Further listeners (PROTOCOL 8): one where a worker must be let in, and may do what it is allowed; and one where
+#: another function is called in place of every function.
 _GUARDED = """\
   - name: iii-worker-manager
     config:
@@ -48,8 +49,35 @@ _GUARDED = """\
       rbac:
         auth_function_id: guard::auth
         on_function_registration_function_id: guard::registering
-        expose_functions: [match("open::*"), match("engine::functions::info"), match("engine::workers::info")]
+        on_trigger_registration_function_id: guard::binding
+        on_trigger_type_registration_function_id: guard::providing
+        expose_functions:
+          - match("open::*")
+          - match("engine::functions::info")
+          - match("engine::workers::info")
+          - {{metadata: {{public: true, team: match("a*")}}}}
+          - {{match: "in-shop", namespace: shop}}
+  - name: iii-worker-manager
+    config:
+      host: 127.0.0.1
+      port: {between}
+      middleware_function_id: guard::between
 """
+
+#: The same for the local engine, which has one such listener.
+LOCAL_GUARD: dict[str, Any] = {
+    "auth_function_id": "guard::auth",
+    "on_function_registration_function_id": "guard::registering",
+    "on_trigger_registration_function_id": "guard::binding",
+    "on_trigger_type_registration_function_id": "guard::providing",
+    "expose_functions": [
+        "open::*",
+        "engine::functions::info",
+        "engine::workers::info",
+        {"metadata": {"public": True, "team": 'match("a*")'}},
+        {"match": "in-shop", "namespace": "shop"},
+    ],
+}
 
 
 def real_engine_program() -> Optional[str]:
@@ -128,16 +156,18 @@ class RealEngine(EngineProgram):
 
     Args:
         program: Its file.
-        guarded: Whether it has a second listener, ``guarded_url``, that asks the functions ``guard::auth`` and
-            ``guard::registering``, and keeps logs.
+        guarded: Whether it has further listeners: ``guarded_url``, which asks the functions ``guard::auth``,
+            ``guard::registering``, ``guard::binding`` and ``guard::providing``, and ``between_url``, which calls
+            ``guard::between`` in place of every function. Such an engine also keeps logs.
     """
 
     def __init__(self, program: str, *, guarded: bool = False) -> None:
         super().__init__()
         self._program = program
         self._guarded = guarded
-        (self.guarded_port,) = free_ports(1)
+        self.guarded_port, self.between_port = free_ports(2)
         self.guarded_url = f"ws://127.0.0.1:{self.guarded_port}"
+        self.between_url = f"ws://127.0.0.1:{self.between_port}"
 
     def _command(self) -> list[str]:
         path = os.path.join(self._directory, "config.yaml")
@@ -145,11 +175,12 @@ class RealEngine(EngineProgram):
             text = _CONFIG.format(
                 ws=self.port, http=self.http_port, stream=self._stream_port, logs=str(self._guarded).lower()
             )
-            config.write(text + (_GUARDED.format(guarded=self.guarded_port) if self._guarded else ""))
+            guards = _GUARDED.format(guarded=self.guarded_port, between=self.between_port)
+            config.write(text + (guards if self._guarded else ""))
         return [self._program, "-c", path, "--no-update-check"]
 
     def _ports(self) -> list[int]:
-        return [*super()._ports(), *([self.guarded_port] if self._guarded else [])]
+        return [*super()._ports(), *([self.guarded_port, self.between_port] if self._guarded else [])]
 
 
 class LocalEngineProgram(EngineProgram):

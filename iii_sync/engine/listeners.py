@@ -1,0 +1,93 @@
+"""The sockets on which one engine listens."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Optional
+
+from .guard import Guard
+
+BACKLOG = 512
+
+
+class Ports(NamedTuple):
+    """Where an engine listens; ``None`` for what it does not serve."""
+
+    workers: int
+    http: Optional[int] = None
+    streams: Optional[int] = None
+    guarded: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an engine is to listen on; a port of 0 takes any free one, ``None`` none."""
+
+    host: str
+    port: int
+    http_port: Optional[int] = None
+    stream_port: Optional[int] = None
+    guard: Optional[Guard] = None
+
+
+class Listeners:
+    """The listening sockets of one engine; making them binds them.
+
+    Raises:
+        OSError: An address is in use or is not ours; the message names host and port.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.host = plan.host
+        self.guard = plan.guard
+        self._sockets: list[socket.socket] = []
+        try:
+            self.workers = self._bind(plan.port)
+            self.http = None if plan.http_port is None else self._bind(plan.http_port)
+            self.streams = None if plan.stream_port is None else self._bind(plan.stream_port)
+            self.guarded = None if plan.guard is None else self._bind(plan.guard.port)
+        except BaseException:
+            self.close()
+            raise
+        # Asked for now: a server takes its socket over and closes it.
+        self.ports = Ports(_port(self.workers), *map(_port, (self.http, self.streams, self.guarded)))
+
+    def _bind(self, port: int) -> socket.socket:
+        self._sockets.append(bind(self.host, port))
+        return self._sockets[-1]
+
+    def close(self) -> None:
+        """Close them; a second call does nothing."""
+        for listener in self._sockets:
+            listener.close()
+
+
+def _port(listener: Optional[socket.socket]) -> Any:
+    return None if listener is None else listener.getsockname()[1]
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Open a listening socket.
+
+    Raises:
+        OSError: The address is in use or is not ours; the message names host and port.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            if os.name == "posix":  # Windows would let two engines share the port
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(BACKLOG)
+        except BaseException:
+            listener.close()
+            raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(error.errno, f"cannot listen on {host} port {port}: {reason}") from error
+    return listener
