@@ -53,6 +53,12 @@ def engine_http_url(engine_kind: str, _engines: Callable[[str], EngineAddress]) 
 
 
 @pytest.fixture
+def engine_stream_url(engine_kind: str, _engines: Callable[[str], EngineAddress]) -> str:
+    """The URL for consumers of streams of the engine that ``engine_url`` names."""
+    return _engines(engine_kind).stream_url
+
+
+@pytest.fixture
 def local_engine_url(_engines: Callable[[str], EngineAddress]) -> str:
     """The URL of the local engine, for what the real one does not do."""
     return _engines("local").url

@@ -19,6 +19,7 @@ from aiohttp import WSMsgType, web
 
 from .admission import AdmissionError, admit, turn_away
 from .channels import read_end, write_end
+from .consumerserver import ConsumerServer
 from .control import Connection
 from .guard import Guard
 from .hub import Channel, Hub
@@ -71,7 +72,8 @@ class Server:
     ) -> None:
         self.router = Router(later=_later)
         self.hub = Hub() if hub is None else hub
-        install(self.router, self.hub)
+        self._consumers = install(self.router, self.hub)
+        self._streams: Optional[ConsumerServer] = None
         self._remote: Optional[RemoteFunctions] = None
         self.router.prepare_remote = self._prepare_remote
         self._host = host.lower()
@@ -98,6 +100,9 @@ class Server:
                 self.router, self.hub, TIMEOUT if self._http_timeout is None else self._http_timeout
             )
             await self._http.start(listeners.http)
+        if listeners.streams is not None:
+            self._streams = ConsumerServer(self._host, self._consumers)
+            await self._streams.start(listeners.streams)
         application = web.Application(middlewares=[self._check_origin])
         application.router.add_get("/", self._serve_control, allow_head=False)
         application.router.add_get("/otel", self._serve_telemetry, allow_head=False)
@@ -141,6 +146,8 @@ class Server:
             transport.close()
         if self._http is not None:
             await self._http.stop()
+        if self._streams is not None:
+            await self._streams.stop()
         if self._remote is not None:
             await self._remote.close()
         # After the connections, so that no reader takes this for the end of its stream.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .builtins import builtins
+from .consumers import Consumers
 from .cron import Cron
 from .events import provide_events
 from .hub import Hub
@@ -15,14 +16,19 @@ from .state import State
 from .streams import Streams
 
 
-def install(router: Router, hub: Hub) -> None:
-    """Give a router all services of the engine. Those that nobody uses cost nothing."""
+def install(router: Router, hub: Hub) -> Consumers:
+    """Give a router all services of the engine. Those that nobody uses cost nothing.
+
+    Returns:
+        The consumers of its streams, none yet.
+    """
     router.add_builtins(builtins(router, hub))
     router.add_builtins(listings(router))
     provide_logs(router)
     State(router)
     provide_pubsub(router)
-    Streams(router)
+    consumers = Consumers(router, Streams(router))
     Cron(router)
     Queues(router)
     provide_events(router, lambda: function_summaries(router))
+    return consumers

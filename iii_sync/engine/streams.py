@@ -1,4 +1,4 @@
-"""Streams: ``stream::*`` and the trigger type ``stream``. In memory, without a port for consumers.
+"""Streams: ``stream::*`` and the trigger type ``stream``. In memory.
 
 A worker may keep one stream itself: it registers functions such as ``stream::get(<name>)``, which are
 then called in place of the store.
@@ -7,7 +7,7 @@ then called in place of the store.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Callable, Union
+from typing import Callable, Optional, Union
 
 from .bindings import Bindings, want_texts
 from .firing import fire
@@ -18,21 +18,26 @@ from .records import DEFAULT_NAMESPACE, Builtin, Finish, Later, Outcome, Trigger
 from .router import Router
 from .store import Store
 
-_SERVICE = "iii-stream"
+SERVICE = "iii-stream"
 
 _Own = Callable[[Store, Input], JSON]
 _Tell = Callable[[Input, JSON], None]
 
 
 class Streams:
-    """The streams of one engine."""
+    """The streams of one engine.
+
+    Attributes:
+        followers: Called with stream, group and item of every event, and the message about it.
+    """
 
     def __init__(self, router: Router) -> None:
         self._router = router
         self._streams: dict[str, Store] = {}
         self._triggers = Bindings(_check)
+        self.followers: list[Callable[[str, str, Optional[str], JsonObject], None]] = []
         router.add_builtins(self._builtins())
-        router.triggers.provide(_SERVICE, "stream", "An item of a stream changed", self._triggers)
+        router.triggers.provide(SERVICE, "stream", "An item of a stream changed", self._triggers)
 
     def _builtins(self) -> Iterator[Builtin]:
         item = ("stream_name", "group_id", "item_id")
@@ -42,8 +47,8 @@ class Streams:
         yield self._builtin("update", "Change parts of an item", item, _update, self._tell_change)
         yield self._builtin("list", "Return the items of a group", item[:2], _list)
         yield self._builtin("list_groups", "Return the groups of a stream", item[:1], lambda store, _: store.groups())
-        yield Builtin("stream::list_all", "Return all streams and their groups", self._list_all, _SERVICE)
-        yield Builtin("stream::send", "Send an event to those who follow a stream", self._send, _SERVICE)
+        yield Builtin("stream::list_all", "Return all streams and their groups", self._list_all, SERVICE)
+        yield Builtin("stream::send", "Send an event to those who follow a stream", self._send, SERVICE)
 
     def _builtin(
         self, name: str, description: str, keys: tuple[str, ...], own: _Own, tell: _Tell = lambda *_: None
@@ -67,7 +72,7 @@ class Streams:
             tell(fields, result)
             return result
 
-        return Builtin(function_id, description, run, _SERVICE)
+        return Builtin(function_id, description, run, SERVICE)
 
     def _overridden(self, override: str, data: JSON, tell: Callable[[JSON], None]) -> Later:
         def start(finish: Finish) -> None:
@@ -104,17 +109,24 @@ class Streams:
     def _fire_item(self, fields: Input, event: JsonObject) -> None:
         self._fire(fields.text("stream_name"), fields.text("group_id"), fields.text("item_id"), event)
 
-    def _fire(self, stream: str, group: str, item: JSON, event: JsonObject) -> None:
-        data: JsonObject = {
-            "type": "stream",
-            "timestamp": int(self._router.now() * 1000),
-            "streamName": stream,
-            "groupId": group,
-            "id": item,
-            "event": event,
-        }
+    def _fire(self, stream: str, group: str, item: Optional[str], event: JsonObject) -> None:
+        data = message(self._router, stream, group, item, event)
+        for follower in self.followers:
+            follower(stream, group, item, data)
         for trigger in self._triggers.matching(stream_name=stream, group_id=group, item_id=item):
             fire(self._router, trigger, data)
+
+
+def message(router: Router, stream: str, group: str, item: Optional[str], event: JsonObject) -> JsonObject:
+    """Return what triggers and consumers are told about an event."""
+    return {
+        "type": "stream",
+        "timestamp": int(router.now() * 1000),
+        "streamName": stream,
+        "groupId": group,
+        "id": item,
+        "event": event,
+    }
 
 
 def _check(trigger: Trigger) -> None:

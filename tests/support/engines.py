@@ -98,7 +98,7 @@ class EngineProgram:
     """An engine as a child process, on loopback, in a directory of its own; it can be killed and started again."""
 
     def __init__(self) -> None:
-        self.port, self.http_port, self._stream_port = free_ports(3)
+        self.port, self.http_port, self.stream_port = free_ports(3)
         self.url = f"ws://127.0.0.1:{self.port}"
         self._directory = tempfile.mkdtemp(prefix="iii-engine-")
         self._process: Optional[subprocess.Popen[bytes]] = None
@@ -109,7 +109,7 @@ class EngineProgram:
 
     def _ports(self) -> list[int]:
         """Where it listens once it has started."""
-        return [self.port, self.http_port]
+        return [self.port, self.http_port, self.stream_port]
 
     def start(self) -> None:
         """Start it (again) and wait until it listens."""
@@ -173,7 +173,7 @@ class RealEngine(EngineProgram):
         path = os.path.join(self._directory, "config.yaml")
         with open(path, "w") as config:
             text = _CONFIG.format(
-                ws=self.port, http=self.http_port, stream=self._stream_port, logs=str(self._guarded).lower()
+                ws=self.port, http=self.http_port, stream=self.stream_port, logs=str(self._guarded).lower()
             )
             guards = _GUARDED.format(guarded=self.guarded_port, between=self.between_port)
             config.write(text + (guards if self._guarded else ""))
@@ -187,7 +187,7 @@ class LocalEngineProgram(EngineProgram):
     """The local engine, as the command runs it."""
 
     def _command(self) -> list[str]:
-        ports = ["--port", str(self.port), "--http-port", str(self.http_port)]
+        ports = ["--port", str(self.port), "--http-port", str(self.http_port), "--stream-port", str(self.stream_port)]
         return [sys.executable, "-m", "iii_sync", "engine", *ports]
 
 
@@ -216,6 +216,7 @@ class EngineAddress(NamedTuple):
 
     url: str
     http_url: str
+    stream_url: str
 
 
 @contextlib.contextmanager
@@ -224,8 +225,8 @@ def running_engine(kind: str) -> Iterator[EngineAddress]:
     if kind == "local":
         from iii_sync.engine import LocalEngine
 
-        with LocalEngine(http_port=0) as engine:
-            yield EngineAddress(engine.url, engine.http_url)
+        with LocalEngine(http_port=0, stream_port=0) as engine:
+            yield EngineAddress(engine.url, engine.http_url, engine.stream_url)
     else:
         with killable_engine(kind) as real:
-            yield EngineAddress(real.url, f"http://127.0.0.1:{real.http_port}")
+            yield EngineAddress(real.url, f"http://127.0.0.1:{real.http_port}", f"ws://127.0.0.1:{real.stream_port}")

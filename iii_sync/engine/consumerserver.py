@@ -1,0 +1,127 @@
+"""The port for consumers of streams: one WebSocket each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections import deque
+from contextlib import suppress
+
+from aiohttp import WSMsgType, web
+
+from .consumers import Consumer, Consumers
+from .jsontext import JsonObject, encode
+from .listeners import BACKLOG
+from .origins import is_local_page, is_own_host
+from .sockets import LostError, Socket
+
+HIGH_WATER = 8 * 1024 * 1024
+"""Bytes that may wait for a consumer that does not read; then it is dropped."""
+
+_LINGER = 1.0
+
+_logger = logging.getLogger("iii_sync.engine")
+
+
+class ConsumerServer:
+    """Serves the consumers of one engine. Used by one event loop only.
+
+    Args:
+        host: The name or address the socket was bound to, in lower case.
+        consumers: Where they belong.
+    """
+
+    def __init__(self, host: str, consumers: Consumers) -> None:
+        self._host = host
+        self._consumers = consumers
+        self._runner: web.AppRunner
+        self._sockets: set[Socket] = set()
+
+    async def start(self, listener: socket.socket) -> None:
+        """Serve on a listening socket, which then belongs to the server."""
+        application = web.Application()
+        application.router.add_get("/", self._serve, allow_head=False)
+        self._runner = web.AppRunner(application, handle_signals=False, access_log=None, shutdown_timeout=_LINGER)
+        await self._runner.setup()
+        await web.SockSite(self._runner, listener, backlog=BACKLOG).start()
+
+    async def stop(self) -> None:
+        """Stop listening and drop every consumer."""
+        for connection in self._sockets:
+            connection.abort()
+        await self._runner.cleanup()
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        if not is_own_host(request.headers.get("Host", ""), self._host, request.transport):
+            return web.Response(status=403, text="Host not allowed")
+        # Pages under development come from another port of this machine.
+        origin = request.headers.get("Origin")
+        if origin is not None and not is_local_page(origin):
+            return web.Response(status=403, text="Origin not allowed")
+        connection = Socket()
+        if not connection.can_prepare(request):
+            return web.Response(status=400)
+        await connection.accept(request)
+        self._sockets.add(connection)
+        try:
+            await _Visit(connection).run(self._consumers)
+        finally:
+            self._sockets.discard(connection)
+            connection.hang_up()
+        return connection
+
+
+class _Visit:
+    """One connection."""
+
+    def __init__(self, connection: Socket) -> None:
+        self._socket = connection
+        self._queue: deque[bytes] = deque()
+        self._bytes = 0
+        self._wake = asyncio.Event()
+
+    async def run(self, consumers: Consumers) -> None:
+        consumer = Consumer(consumers, self._send)
+        writer = asyncio.ensure_future(self._write())
+        try:
+            with suppress(LostError):
+                await self._read(consumer)
+        finally:
+            consumer.close()
+            writer.cancel()
+            with suppress(asyncio.CancelledError):
+                await writer
+
+    async def _read(self, consumer: Consumer) -> None:
+        while True:
+            kind, data, _ = await self._socket.next()
+            if kind is WSMsgType.TEXT:
+                done = asyncio.Event()
+                consumer.receive(data, done.set)
+                await done.wait()
+            elif kind is WSMsgType.PING:
+                await self._socket.send(bytes(data), WSMsgType.PONG)
+            elif kind is WSMsgType.CLOSE:
+                await self._socket.send_close(int(data))
+                return
+
+    def _send(self, message: JsonObject) -> None:
+        data = encode(message)
+        self._queue.append(data)
+        self._bytes += len(data)
+        self._wake.set()
+        if self._bytes > HIGH_WATER and len(self._queue) > 1:
+            _logger.warning("dropped a consumer of streams that does not read")
+            self._queue.clear()
+            self._socket.abort()
+
+    async def _write(self) -> None:
+        with suppress(LostError):
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._queue:
+                    data = self._queue.popleft()
+                    self._bytes -= len(data)
+                    await self._socket.send(data, WSMsgType.TEXT)
