@@ -14,7 +14,7 @@ import pytest
 import iii_sync
 import iii_sync.worker
 
-from .support.engines import REAL_ENGINE_VARIABLE, EngineAddress, real_engine_program, running_engine
+from .support.engines import REAL_ENGINE_VARIABLE, EngineAddress, RealEngine, real_engine_program, running_engine
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +62,29 @@ def engine_stream_url(engine_kind: str, _engines: Callable[[str], EngineAddress]
 def local_engine_url(_engines: Callable[[str], EngineAddress]) -> str:
     """The URL of the local engine, for what the real one does not do."""
     return _engines("local").url
+
+
+@pytest.fixture(scope="session")
+def _guarded() -> Iterator[RealEngine]:
+    """The real engine with guarded listeners, which keeps logs."""
+    program = real_engine_program()
+    assert program is not None
+    engine = RealEngine(program, guarded=True)
+    try:
+        engine.start()
+        yield engine
+    finally:
+        engine.stop()
+
+
+@pytest.fixture
+def logging_engine_url(request: pytest.FixtureRequest, engine_kind: str) -> str:
+    """The URL of an engine that keeps logs; the test runs once on each kind."""
+    if engine_kind == "local":
+        url: str = request.getfixturevalue("local_engine_url")
+        return url
+    guarded: RealEngine = request.getfixturevalue("_guarded")
+    return guarded.url
 
 
 @pytest.fixture

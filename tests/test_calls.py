@@ -6,13 +6,14 @@ import concurrent.futures
 import datetime
 import logging
 import pickle
+import queue
 import threading
 import time
 from typing import Any, Callable
 
 import pytest
 
-from iii_sync import Call, TriggerAction, Worker, errors, register_worker
+from iii_sync import Call, FunctionRef, TriggerAction, Worker, errors, register_worker
 
 WAIT = 20.0
 
@@ -339,20 +340,62 @@ def test_enqueue_without_a_provider(worker: Worker, unique: Unique, engine_kind:
     assert caught.value.code == "enqueue_error"
 
 
-def test_enqueue_gives_a_receipt_and_the_call_comes_later(local_engine_url: str, unique: Unique) -> None:
-    """The receipt is the answer; the function runs afterwards, with the payload. The real engine has no provider."""
-    arrived: list[Any] = []
-    ran = threading.Event()
+def no_longer(worker: Worker, function: FunctionRef) -> None:
+    """Take a function back, and wait until the engine has noticed."""
+    function.unregister()
+    worker.engine.workers()
 
-    def later(data: Any) -> None:
-        arrived.append(data)
-        ran.set()
 
-    with register_worker(local_engine_url) as worker:
-        function = worker.register_function(unique("later"), later)
-        receipt = worker.trigger(function.id, {"a": 1}, action=TriggerAction.Enqueue(unique("q")))
-        assert isinstance(receipt["messageReceiptId"], str)
-        assert ran.wait(WAIT) and arrived == [{"a": 1}]
+def test_enqueue_gives_a_receipt_and_the_call_comes_later(engine_url: str, unique: Unique, engine_kind: str) -> None:
+    """The receipt is the answer; the function runs afterwards, with the payload.
+
+    The real engine has no queue for this action but that of a worker that provides one, even with ``iii-queue``: there
+    the test is the provider, and so sees what such a worker gets.
+    """
+    arrived: queue.Queue[Any] = queue.Queue()
+    asked: queue.Queue[Any] = queue.Queue()
+    with register_worker(engine_url) as worker, register_worker(engine_url) as provider:
+        function = worker.register_function(unique("later"), arrived.put)
+        if engine_kind == "real":
+            provides = provider.register_function("engine::queue::enqueue", asked.put)
+        name = unique("q")
+        receipt = worker.trigger(function.id, {"a": 1}, action=TriggerAction.Enqueue(name))["messageReceiptId"]
+        assert isinstance(receipt, str)
+        if engine_kind == "real":
+            message = asked.get(timeout=WAIT)
+            assert message["messageReceiptId"] == receipt
+            assert (message["queue"], message["function_id"], message["data"]) == (name, function.id, {"a": 1})
+            no_longer(provider, provides)
+            provider.trigger(message["function_id"], message["data"], action=TriggerAction.Void())
+        assert arrived.get(timeout=WAIT) == {"a": 1}
+
+
+def test_a_worker_that_provides_queues(engine_url: str, unique: Unique) -> None:
+    """Gets what is enqueued, on either engine; its refusal is the caller's error."""
+    asked: queue.Queue[Any] = queue.Queue()
+
+    def enqueue(data: Any) -> None:
+        asked.put(data)
+        if "full" in data["queue"]:
+            raise errors.InvocationError("queue_full", "come back later")
+
+    with register_worker(engine_url) as worker, register_worker(engine_url) as provider:
+        function = provider.register_function("engine::queue::enqueue", enqueue)
+        receipt = worker.trigger("shop::order", {"a": 1}, action=TriggerAction.Enqueue("q"), namespace=unique("shop"))
+        message = asked.get(timeout=WAIT)
+        for trace in ("traceparent", "baggage"):
+            message.pop(trace, None)
+        assert message == {
+            "queue": "q",
+            "function_id": "shop::order",
+            "data": {"a": 1},
+            "messageReceiptId": receipt["messageReceiptId"],
+            "namespace": unique("shop"),
+        }
+        with pytest.raises(errors.InvocationError, match="queue_full: come back later") as caught:
+            worker.trigger("shop::order", {}, action=TriggerAction.Enqueue("full"))
+        assert caught.value.code == "enqueue_error"
+        no_longer(provider, function)
 
 
 @pytest.mark.parametrize(

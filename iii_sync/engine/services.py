@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from .builtins import builtins
+from .configuration import Configurations
 from .consumers import Consumers
 from .cron import Cron
 from .events import provide_events
 from .hub import Hub
 from .listings import function_summaries, listings
-from .logs import provide_logs
+from .logs import Logs
 from .pubsub import provide_pubsub
 from .queues import Queues
 from .router import Router
@@ -24,11 +25,12 @@ def install(router: Router, hub: Hub) -> Consumers:
     """
     router.add_builtins(builtins(router, hub))
     router.add_builtins(listings(router))
-    provide_logs(router)
+    Logs(router)
     State(router)
     provide_pubsub(router)
     consumers = Consumers(router, Streams(router))
     Cron(router)
     Queues(router)
+    Configurations(router)
     provide_events(router, lambda: function_summaries(router))
     return consumers

@@ -1,4 +1,4 @@
-"""Engines that keep logs, and engines with guarded listeners."""
+"""Engines with guarded listeners."""
 
 from __future__ import annotations
 
@@ -7,29 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from ..support.engines import LOCAL_GUARD, RealEngine, real_engine_program
-
-
-@pytest.fixture(scope="session")
-def _guarded() -> Iterator[RealEngine]:
-    program = real_engine_program()
-    assert program is not None
-    engine = RealEngine(program, guarded=True)
-    try:
-        engine.start()
-        yield engine
-    finally:
-        engine.stop()
-
-
-@pytest.fixture
-def logging_engine_url(request: pytest.FixtureRequest, engine_kind: str) -> str:
-    """The URL of an engine that keeps logs; the test runs once on each kind."""
-    if engine_kind == "local":
-        url: str = request.getfixturevalue("local_engine_url")
-        return url
-    guarded: RealEngine = request.getfixturevalue("_guarded")
-    return guarded.url
+from ..support.engines import LOCAL_GUARD, RealEngine
 
 
 class GuardedEngine(NamedTuple):
