@@ -15,6 +15,7 @@ from typing import Optional
 
 from aiohttp import WSMsgType
 
+from .heartbeat import Heartbeat, Patience
 from .jsontext import JsonObject, encode
 from .rights import Rights
 from .router import Router
@@ -39,13 +40,17 @@ class Connection:
         grace: Seconds until its namespace is settled without its saying so.
         crowded: Shared by the connections of a router: those whose queue has grown too long. Routing
             is synchronous, so what is in there after a frame was filled by that frame.
+        patience: How long it may be silent.
     """
 
-    def __init__(self, connection: Socket, router: Router, grace: float, crowded: set[Connection]) -> None:
+    def __init__(
+        self, connection: Socket, router: Router, grace: float, crowded: set[Connection], patience: Patience
+    ) -> None:
         self._socket = connection
         self._router = router
         self._grace = grace
         self._crowded = crowded
+        self._heartbeat = Heartbeat(connection, patience)
         self._queue: deque[bytes] = deque()
         self._bytes = 0
         self._closing = False
@@ -86,10 +91,12 @@ class Connection:
         worker = self._router.connect(self, address, rights)
         timer = asyncio.get_running_loop().call_later(self._grace, self._router.pin, worker)
         writer = asyncio.ensure_future(self._write())
+        watch = asyncio.ensure_future(self._watch(worker.id))
         code = None
         try:
             while True:
                 kind, data, _ = await self._socket.next()
+                self._heartbeat.beat()
                 if kind is WSMsgType.TEXT or kind is WSMsgType.BINARY:
                     self._router.receive(worker, data)
                     if self._crowded:
@@ -103,6 +110,7 @@ class Connection:
             pass
         finally:
             timer.cancel()
+            watch.cancel()
             self._router.disconnect(worker)
             self._relieved.set()
             # A refused worker is told why even though it has already hung up on its side.
@@ -133,6 +141,7 @@ class Connection:
 
     async def _wait_for_crowded(self) -> None:
         """Wait until those this connection has just sent too much to have caught up."""
+        self._heartbeat.reading = False
         crowded = list(self._crowded)
         self._crowded.clear()
         for target in crowded:
@@ -141,3 +150,9 @@ class Connection:
             except asyncio.TimeoutError:
                 _logger.warning("dropped a worker that has not read for %g seconds", STALL)
                 target.drop()
+        self._heartbeat.reading = True
+
+    async def _watch(self, worker_id: str) -> None:
+        await self._heartbeat.lost()
+        _logger.warning("dropped worker %s: it has gone without a word", worker_id)
+        self.drop()

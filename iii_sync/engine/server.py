@@ -22,6 +22,7 @@ from .channels import read_end, write_end
 from .consumerserver import ConsumerServer
 from .control import Connection
 from .guard import Guard
+from .heartbeat import Patience
 from .hub import Channel, Hub
 from .listeners import BACKLOG, Listeners
 from .origins import is_own_host, is_same_host
@@ -58,6 +59,7 @@ class Server:
         handshake: See :data:`HANDSHAKE`.
         hub: The channels.
         http_timeout: Seconds until the head of an HTTP response must be there; ``None`` for 30.
+        patience: How long a worker may be silent.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Server:
         handshake: float = HANDSHAKE,
         hub: Optional[Hub] = None,
         http_timeout: Optional[float] = None,
+        patience: Optional[Patience] = None,
     ) -> None:
         self.router = Router(later=_later)
         self.hub = Hub() if hub is None else hub
@@ -90,6 +93,7 @@ class Server:
         self._sweeper: Optional[asyncio.TimerHandle] = None
         self._http: Optional[HttpServer] = None
         self._http_timeout = http_timeout
+        self._patience = Patience() if patience is None else patience
 
     async def start(self, listeners: Listeners) -> None:
         """Serve on listening sockets, which then belong to the server."""
@@ -207,7 +211,8 @@ class Server:
             try:
                 with suppress(AdmissionError):
                     rights = await self._admit(request, connection)
-                    await Connection(connection, self.router, self._grace, self._crowded).serve(request.remote, rights)
+                    worker = Connection(connection, self.router, self._grace, self._crowded, self._patience)
+                    await worker.serve(request.remote, rights)
             finally:
                 connection.hang_up()
         return connection
