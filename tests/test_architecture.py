@@ -33,7 +33,7 @@ LAYERS = [
 #: Rooms of their own, and what they may use of the package.
 APART = {
     "engine": {"wire", "_version", "errors"},
-    "cli": {"__init__", "engine", "errors", "net", "options", "wire", "_version"},
+    "cli": {"__init__", "engine", "errors", "net", "options", "signals", "wire", "_version"},
     "__main__": {"cli"},
 }
 

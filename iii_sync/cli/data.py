@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import random
-import re
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import IO, Optional
 
-__all__ = ["PIECE", "as_size", "fastest_hash", "generated", "peak_memory", "pieces_of"]
+__all__ = ["PIECE", "fastest_hash", "generated", "peak_memory", "pieces_of"]
 
 #: Bytes that are read, hashed and written at a time; also the largest frame of a channel.
 PIECE = 1024 * 1024
-
-_UNITS = " KMGT"
-
-
-def as_size(text: str) -> int:
-    """Return the bytes in ``100MiB``, ``1.5GB`` or ``4096``; an argparse type."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", text.strip(), re.IGNORECASE)
-    if match is None or (match[3] and not match[2]):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size: give it like 4096, 100MiB or 1.5GB")
-    power = _UNITS.index(match[2].upper() or " ")
-    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
 
 
 def generated(size: int) -> Iterator[memoryview]:

@@ -5,16 +5,16 @@ Every digest is made by the process that held the bytes: what was sent, and what
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import hashlib
 import os
 import stat
-import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from typing import Any, Callable, NamedTuple, Optional
+from typing import NamedTuple, Optional
+
+import click
 
 from iii_sync import Call, Worker, register_worker
 
@@ -22,26 +22,25 @@ from ..engine import LocalEngine
 from ..errors import ChannelError, IIISyncError
 from . import data
 from .child import WorkerProcess
+from .connecting import hushed
+from .failures import CommandFailed
+from .options import as_size
+from .progress import Bar, progress_bar, terminal_can_show_bars
 
-__all__ = ["DESCRIPTION", "DemoFailed", "add_arguments", "main"]
+__all__ = ["command"]
 
-DESCRIPTION = """\
-Stream a file, or data made up on the way, through a channel into a second process, and back
-through another channel; compare sizes and digests. Runs on the engine that III_URL names, else
-on a local engine of its own. Memory use does not grow with the data."""
-
-_GENERATED = 1024**3
+_EPILOG = """\
+\b
+examples:
+  python -m iii_sync demo --size 100MiB
+  III_URL=ws://engine.example:49134 python -m iii_sync demo photos.tar
+"""
 
 #: Seconds of silence, on a stream or before an answer, after which the demo gives up.
 _SILENCE = 60.0
 
 
 _Pieces = Iterable[memoryview]
-_Bar = contextlib.AbstractContextManager[Callable[[int], Any]]
-
-
-class DemoFailed(Exception):
-    """Something that the demo noticed by itself; the message is for the user."""
 
 
 class _Leg(NamedTuple):
@@ -60,24 +59,28 @@ class _Leg(NamedTuple):
         return f"{self.name:<12}  {self.arrived:>17,}  {self.seconds:>8.2f}  {rate:>8.1f}  {digests}"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the demo command to a parser."""
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument("file", metavar="FILE", nargs="?", help="what to send (default: generated data)")
-    group.add_argument(
-        "--size", type=data.as_size, default=_GENERATED, help="of generated data, like 100MiB (default: 1GiB)"
-    )
+@click.command("demo", epilog=_EPILOG)
+@click.argument("file", required=False)
+@click.option("--size", type=as_size, metavar="SIZE", help="Of made-up data, like 100MiB.  [default: 1GiB]")
+def command(file: Optional[str], size: Optional[int]) -> int:
+    """Stream data to another process and back, and check every byte.
+
+    FILE, or data made up on the way, goes through a channel into a second process, and back through another channel;
+    then sizes and digests are compared. Runs on the engine that III_URL names, else on a local engine of its own.
+    Memory use does not grow with the data.
+    """
+    if file is not None and size is not None:
+        raise click.UsageError("--size is for made-up data: give it or FILE, not both")
+    with hushed():
+        return _run(file, 1024**3 if size is None else size)
 
 
-def main(arguments: argparse.Namespace) -> int:
-    """Run the demo command with parsed options and return its exit code: 0 if every byte was right."""
+def _run(path: Optional[str], generated: int) -> int:
     # The name that a supervisor gives to its worker is not for the two workers of a demonstration.
     os.environ.pop("III_WORKER_NAME", None)
-    bars = sys.stderr.isatty()
-    if bars:
-        _require_tqdm()
+    bars = terminal_can_show_bars("engine")
     with contextlib.ExitStack() as stack:
-        source, size = _source(stack, arguments.file, arguments.size)
+        source, size = _source(stack, path, generated)
         url, engine = (os.environ.get("III_URL") or "").strip(), None
         if not url:
             engine = stack.enter_context(LocalEngine(in_process=False))
@@ -87,7 +90,7 @@ def main(arguments: argparse.Namespace) -> int:
         worker = stack.enter_context(register_worker(url, channel_timeout=_SILENCE))
         failure = child.wait_until_ready()
         if failure is not None:
-            raise DemoFailed(f"the worker process did not start: {failure}")
+            raise CommandFailed(f"the worker process did not start: {failure}")
 
         algorithm = data.fastest_hash()
         print(f"engine        {'local, ' if engine else ''}{worker.get_address()}")
@@ -95,16 +98,16 @@ def main(arguments: argparse.Namespace) -> int:
         digests = f"{algorithm + ' sent':<16}  {algorithm + ' received':<16}"
         print(f"{'direction':<12}  {'bytes':>17}  {'seconds':>8}  {'MB/s':>8}  {digests}", flush=True)
         try:
-            to_worker = _send(worker, f"{prefix}::store", source, algorithm, _bar("to worker", size, bars))
+            to_worker = _send(worker, f"{prefix}::store", source, algorithm, progress_bar("to worker", size, bars))
             print(to_worker.row(), flush=True)
-            bar = _bar("from worker", to_worker.arrived, bars)
+            bar = progress_bar("from worker", to_worker.arrived, bars)
             from_worker, worker_peak = _fetch(worker, f"{prefix}::fetch", algorithm, bar)
             print(from_worker.row(), flush=True)
         except IIISyncError as error:
             obituary = child.obituary()
             if obituary is None:
                 raise
-            raise DemoFailed(obituary) from error
+            raise CommandFailed(obituary) from error
 
         peaks = {"this process": data.peak_memory(), "worker": worker_peak}
         worker.shutdown()
@@ -118,7 +121,7 @@ def main(arguments: argparse.Namespace) -> int:
     return _verdict(to_worker, from_worker)
 
 
-def _send(worker: Worker, function: str, source: _Pieces, algorithm: str, bar: _Bar) -> _Leg:
+def _send(worker: Worker, function: str, source: _Pieces, algorithm: str, bar: Bar) -> _Leg:
     """Stream ``source`` into the worker's function."""
     digest, count = hashlib.new(algorithm), 0
     channel = worker.create_channel()
@@ -134,7 +137,7 @@ def _send(worker: Worker, function: str, source: _Pieces, algorithm: str, bar: _
     return _Leg("to worker", count, answer["bytes"], digest.hexdigest(), answer["digest"], seconds)
 
 
-def _fetch(worker: Worker, function: str, algorithm: str, bar: _Bar) -> tuple[_Leg, Optional[int]]:
+def _fetch(worker: Worker, function: str, algorithm: str, bar: Bar) -> tuple[_Leg, Optional[int]]:
     """Stream back what the worker holds; also returns the worker's peak memory."""
     digest, count = hashlib.new(algorithm), 0
     view = memoryview(bytearray(data.PIECE))
@@ -186,24 +189,3 @@ def _source(stack: contextlib.ExitStack, path: Optional[str], size: int) -> tupl
     file = stack.enter_context(open(path, "rb", buffering=0))
     status = os.fstat(file.fileno())
     return data.pieces_of(file), status.st_size if stat.S_ISREG(status.st_mode) else None
-
-
-@contextlib.contextmanager
-def _bar(title: str, total: Optional[int], shown: bool) -> Iterator[Callable[[int], Any]]:
-    """Give a function to be told of every piece; it moves a bar if that is wanted."""
-    if not shown:
-        yield lambda count: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(desc=title, total=total, unit="B", unit_scale=True, unit_divisor=1024, leave=False) as bar:
-        yield bar.update
-
-
-def _require_tqdm() -> None:
-    try:
-        import tqdm  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            'the progress bar needs tqdm, which is not installed: pip install "iii_sync[engine]"', name="tqdm"
-        ) from error

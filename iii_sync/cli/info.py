@@ -1,21 +1,20 @@
-"""``python -m iii_sync info``: what is installed and what would be used, for a look or a bug report."""
+"""``iii-sync info``: what is installed and what would be used, for a look or a bug report."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import ssl
 from importlib import metadata
+
+import click
 
 from .._version import __version__
 from ..net.connect import Address
 from ..options import address_from_environment
 from ..wire import mask
 
-__all__ = ["DESCRIPTION", "main"]
-
-DESCRIPTION = "say what is installed and what would be used; shows no token and no key"
+__all__ = ["command"]
 
 _MASKS = {
     "c": "the C extension",
@@ -23,7 +22,7 @@ _MASKS = {
     "python": "Python's integers: the C extension was not built (or III_SYNC_MASK says so); numpy is used if loaded",
 }
 
-_PACKAGES = ("websocket-client", "typing-extensions", "aiohttp", "tqdm", "numpy")
+_PACKAGES = ("websocket-client", "typing-extensions", "click", "tqdm", "aiohttp", "numpy")
 
 #: Environment variables that matter, and whether their values may be shown.
 _VARIABLES = {
@@ -35,8 +34,12 @@ _VARIABLES = {
 }
 
 
-def main(_: argparse.Namespace) -> int:
-    """Print it; returns 0."""
+@click.command("info")
+def command() -> None:
+    """Say what is installed and what would be used.
+
+    It is for a look, or for a bug report: no token and no key is shown.
+    """
     lines = {
         "iii_sync": __version__,
         "Python": f"{platform.python_implementation()} {platform.python_version()}, {platform.platform()}",
@@ -53,7 +56,6 @@ def main(_: argparse.Namespace) -> int:
     width = max(map(len, lines))
     for name, text in lines.items():
         print(f"{name:{width}}  {text}")
-    return 0
 
 
 def _version(package: str) -> str:

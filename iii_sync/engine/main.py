@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import os
 import signal
 import sys
@@ -20,52 +18,7 @@ from .local import require_aiohttp
 if TYPE_CHECKING:
     from .server import Server
 
-DEFAULT_PORT = 49134
-
 _PARENT_CHECK = 1.0
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the engine command to a parser."""
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument(
-        "--port", type=int, default=DEFAULT_PORT, help="port to listen on, 0 for any (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--http-port", type=int, default=None, help="port to serve HTTP triggers on, 0 for any (default: none)"
-    )
-    parser.add_argument(
-        "--stream-port", type=int, default=None, help="port for consumers of streams, 0 for any (default: none)"
-    )
-    parser.add_argument(
-        "--guard",
-        type=_guard,
-        default=None,
-        metavar="JSON",
-        help='a second listener that asks who may come in, as an object: {"port": 49135, '
-        '"auth_function_id": "guard::auth", "expose_functions": ["open::*"]}; see LocalEngine for all keys',
-    )
-    # For LocalEngine(in_process=False) only.
-    parser.add_argument("--exit-with-parent", action="store_true", help=argparse.SUPPRESS)
-
-
-def main(arguments: argparse.Namespace) -> int:
-    """Run the engine command with parsed options and return its exit status."""
-    return run(
-        arguments.host,
-        arguments.port,
-        arguments.exit_with_parent,
-        arguments.http_port,
-        stream_port=arguments.stream_port,
-        guard=arguments.guard,
-    )
-
-
-def _guard(text: str) -> Guard:
-    try:
-        return Guard.from_json(json.loads(text))
-    except (ValueError, RecursionError) as error:
-        raise argparse.ArgumentTypeError(f"{error}: {text:.200}") from None
 
 
 def run(

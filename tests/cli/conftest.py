@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Optional, Protocol, Union
 
@@ -22,15 +22,31 @@ sys.exit(main())
 """
 
 
+def finish(process: subprocess.Popen[str], sent: Optional[str] = None) -> tuple[int, str, str]:
+    """Wait for a command and all its children, which share its standard error; its exit code and what it wrote."""
+    out, err = process.communicate(sent, timeout=60)
+    return process.returncode, out, err
+
+
+def assert_one_line(err: str) -> None:
+    """An error as a user wants to see it."""
+    assert err.startswith("iii-sync: ")
+    assert err.count("\n") == 1
+
+
 class Start(Protocol):
-    """Starts ``python -m iii_sync`` and returns the process; its output is piped."""
+    """Starts ``python -m iii_sync``, or the program given, and returns the process; its output is piped."""
 
     def __call__(
         self,
         *arguments: str,
         url: str = "",
         without: Optional[str] = None,
+        program: Sequence[str] = (),
         variables: Optional[Mapping[str, str]] = None,
+        cwd: Optional[Path] = None,
+        stdin: Union[int, IO[bytes]] = subprocess.DEVNULL,
+        stdout: Union[int, IO[bytes]] = subprocess.PIPE,
         stderr: Union[int, IO[bytes]] = subprocess.PIPE,
     ) -> subprocess.Popen[str]: ...
 
@@ -52,20 +68,26 @@ def start(scratch: Path) -> Iterator[Start]:
         *arguments: str,
         url: str = "",
         without: Optional[str] = None,
+        program: Sequence[str] = (),
         variables: Optional[Mapping[str, str]] = None,
+        cwd: Optional[Path] = None,
+        stdin: Union[int, IO[bytes]] = subprocess.DEVNULL,
+        stdout: Union[int, IO[bytes]] = subprocess.PIPE,
         stderr: Union[int, IO[bytes]] = subprocess.PIPE,
     ) -> subprocess.Popen[str]:
-        program = ["-m", "iii_sync"] if without is None else ["-c", WITHOUT, without]
+        if not program:
+            program = [sys.executable, *(["-m", "iii_sync"] if without is None else ["-c", WITHOUT, without])]
         environment = {**os.environ, "PYTHONPATH": HOME, "PYTHONWARNINGS": "error"}
         environment.update(III_URL=url, TMPDIR=str(scratch))
         environment.update(variables or {})
         process = subprocess.Popen(
-            [sys.executable, *program, *arguments],
+            [*program, *arguments],
             env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            cwd=cwd,
+            stdin=stdin,
+            stdout=stdout,
             stderr=stderr,
-            universal_newlines=True,
+            encoding="utf-8",
         )
         processes.append(process)
         return process

@@ -9,7 +9,6 @@ import random
 import re
 import signal
 import socket
-import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,17 +16,12 @@ from typing import IO
 
 import pytest
 
-from .conftest import Start
+from ..support.terminal import terminal
+from .conftest import Start, assert_one_line, finish
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="signals, named pipes, terminals")
 
 MIB = 1024 * 1024
-
-
-def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """Wait for a demo and for all its children, which share its standard error."""
-    out, err = process.communicate(timeout=60)
-    return process.returncode, out, err
 
 
 def wait_for(process: subprocess.Popen[str], beginning: str) -> str:
@@ -60,12 +54,6 @@ def assert_gone(pids: set[int]) -> None:
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
-
-
-def assert_one_line(err: str) -> None:
-    """An error as a user wants to see it."""
-    assert err.startswith("iii_sync: ")
-    assert err.count("\n") == 1
 
 
 @pytest.fixture
@@ -160,26 +148,12 @@ class TestSuccess:
         assert b'tqdm, which is not installed: pip install "iii_sync[engine]"' in err
 
     def _on_a_terminal(self, start: Start, url: str, expected: int, *without: str) -> bytes:
-        import fcntl
-        import termios
-
-        controller, terminal = os.openpty()
-        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))  # tqdm needs some width
-        try:
-            with open(terminal, "wb", buffering=0) as stderr:
-                process = start(
-                    "demo", "--size", "4MiB", url=url, stderr=stderr, without=without[0] if without else None
-                )
-            seen = b""
-            with contextlib.suppress(OSError):  # Linux: how the end of a terminal is told
-                while True:
-                    chunk = os.read(controller, 65536)
-                    if not chunk:
-                        break
-                    seen += chunk
+        with terminal() as screen:
+            process = start(
+                "demo", "--size", "4MiB", url=url, stderr=screen.fd, without=without[0] if without else None
+            )
+            seen = screen.read_to_the_end()
             process.communicate(timeout=60)
-        finally:
-            os.close(controller)
         assert process.returncode == expected
         return seen
 
@@ -191,7 +165,7 @@ class TestFailure:
         """Seen before anything is started."""
         status, out, err = finish(start("demo", "no-such-file"))
         assert (status, out) == (1, "")
-        assert err == "iii_sync: no-such-file: No such file or directory\n"
+        assert err == "iii-sync: no-such-file: No such file or directory\n"
 
     def test_directory(self, start: Start, tmp_path: Path) -> None:
         """A directory is no file."""
@@ -204,7 +178,7 @@ class TestFailure:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             url = f"ws://127.0.0.1:{listener.getsockname()[1]}"
         status, out, err = finish(start("demo", url=url))
-        assert (status, out) == (1, "")
+        assert (status, out) == (69, "")
         assert_one_line(err)
         assert url in err
 
@@ -224,7 +198,7 @@ class TestFailure:
                 while True:
                     feed.write(bytes(64 * 1024))
         status, _, err = finish(process)
-        assert (status, err) == (1, "iii_sync: the worker process ended in the middle (killed by SIGKILL)\n")
+        assert (status, err) == (1, "iii-sync: the worker process ended in the middle (killed by SIGKILL)\n")
         assert not list(scratch.iterdir())
 
     @posix_only
@@ -235,7 +209,7 @@ class TestFailure:
         wait_for(process, "to worker")
         os.kill(pid, signal.SIGKILL)
         status, _, err = finish(process)
-        assert (status, err) == (1, "iii_sync: the worker process ended in the middle (killed by SIGKILL)\n")
+        assert (status, err) == (1, "iii-sync: the worker process ended in the middle (killed by SIGKILL)\n")
         assert not list(scratch.iterdir())
 
     @posix_only

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import os
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
+import click
 import pytest
 
 import iii_sync
-from iii_sync.cli.data import as_size
+from iii_sync.cli.commands import COMMANDS
+from iii_sync.cli.options import as_size
 
-from .conftest import HOME, Start
+from .conftest import HOME, Start, assert_one_line, finish
 
 INSTALL = 'pip install "iii_sync[engine]"'
-
-
-def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """Wait for a command; return its exit code and what it wrote."""
-    out, err = process.communicate(timeout=60)
-    return process.returncode, out, err
 
 
 class TestInfo:
@@ -51,13 +49,23 @@ class TestInfo:
 class TestHelp:
     """What the parser answers by itself."""
 
-    @pytest.mark.parametrize("arguments", [[], ["engine"], ["demo"]])
-    def test_help_shows_an_example(self, start: Start, arguments: list[str]) -> None:
-        """``--help`` goes to standard output, with a command line to copy."""
-        status, out, err = finish(start(*arguments, "--help"))
+    @pytest.mark.parametrize("command", [[], *([command] for command in COMMANDS)])
+    def test_help_shows_an_example(self, start: Start, command: list[str]) -> None:
+        """``--help`` goes to standard output, with a command line to copy; ``-h`` says the same."""
+        status, out, err = finish(start(*command, "--help"))
         assert (status, err) == (0, "")
-        assert "example" in out
-        assert "python -m iii_sync " in out.partition("example")[2]
+        if command != ["info"]:
+            example = out.partition("example")[2]
+            assert f"iii_sync {command[0]} " in example or f"iii-sync {command[0]} " in example if command else example
+        assert finish(start(*command, "-h")) == (0, out, "")
+
+    def test_help_documents_the_exit_codes(self, start: Start) -> None:
+        """And how a token is given."""
+        _, out, _ = finish(start("--help"))
+        for code in ("1 ", "2 ", "69 ", "130 ", "141 "):
+            assert f"\n    {code} " in out
+        assert "III_TOKEN" in out
+        assert "--token" not in out
 
     def test_version(self, start: Start) -> None:
         """``--version`` names the package and its version."""
@@ -67,24 +75,69 @@ class TestHelp:
         """Nothing asked for is a wrong command line, answered with the help."""
         status, out, err = finish(start())
         assert (status, out) == (2, "")
-        assert "engine" in err
-        assert "demo" in err
+        for command in COMMANDS:
+            assert f"\n  {command} " in err
 
     @pytest.mark.parametrize(
         "arguments",
         [
             ["nonsense"],
+            ["--nonsense"],
             ["demo", "--size", "big"],
             ["demo", "--size", "1KiB", "a-file"],
             ["engine", "--port", "x"],
+            ["call"],
+            ["call", "a", "{}", "surplus"],
+            ["call", "a", "--timeout", "0"],
+            ["call", "a", "--timeout", "nan"],
+            ["serve", ":worker"],
         ],
     )
     def test_wrong_arguments(self, start: Start, arguments: list[str]) -> None:
         """A wrong command line is refused with 2 before anything is started."""
         status, out, err = finish(start(*arguments))
         assert (status, out) == (2, "")
-        assert "error: " in err
-        assert "Traceback" not in err
+        assert_one_line(err)
+        assert "--help" in err
+
+    def test_the_script_is_installed(self, start: Start) -> None:
+        """``iii-sync`` is the same command line."""
+        script = Path(sys.executable).with_name("iii-sync")
+        if not script.exists():
+            pytest.skip("the package is not installed")
+        assert finish(start("--version", program=[str(script)])) == (0, f"iii_sync {iii_sync.__version__}\n", "")
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash")
+class TestCompletion:
+    """What bash is told."""
+
+    def test_script(self, start: Start) -> None:
+        """The script that ``eval`` gets is one that bash accepts."""
+        status, script, err = finish(start(variables={"_III_SYNC_COMPLETE": "bash_source"}))
+        assert (status, err) == (0, "")
+        assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
+
+    @pytest.mark.parametrize(
+        ("typed", "offered"),
+        [("", set(COMMANDS)), ("f", {"functions"}), ("s", {"send", "serve"}), ("call --t", {"--timeout"})],
+    )
+    def test_words(self, start: Start, tmp_path: Path, typed: str, offered: set[str]) -> None:
+        """The commands, and their options, asked for as bash does after the Tab key."""
+        program = tmp_path / "iii-sync"
+        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m iii_sync "$@"\n')
+        program.chmod(0o755)
+        ask = """
+        eval "$(_III_SYNC_COMPLETE=bash_source iii-sync)"
+        COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+        "$(complete -p iii-sync | sed 's/.*-F \\([^ ]*\\).*/\\1/')" iii-sync
+        printf '%s\\n' "${COMPREPLY[@]}"
+        """
+        bash = ["bash", "-c", ask, "bash", "iii-sync", *typed.split(" ")]
+        variables = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+        status, out, err = finish(start(program=bash, variables=variables))
+        assert (status, err) == (0, "")
+        assert set(out.split()) == offered
 
 
 class TestSize:
@@ -110,7 +163,7 @@ class TestSize:
     @pytest.mark.parametrize("text", ["", "B", "-1", "1iB", "1XB", "1 2", "1e3", "MiB"])
     def test_nonsense(self, text: str) -> None:
         """Anything else is refused with an example."""
-        with pytest.raises(argparse.ArgumentTypeError, match="100MiB"):
+        with pytest.raises(click.BadParameter, match="100MiB"):
             as_size(text)
 
 
@@ -123,6 +176,20 @@ class TestExtras:
         environment = dict(os.environ, PYTHONPATH=HOME)
         assert subprocess.run([sys.executable, "-W", "error", "-c", source], env=environment).returncode == 0
 
+    def test_a_call_imports_only_what_it_needs(self, start: Start, worker: iii_sync.Worker, engine_url: str) -> None:
+        """No engine, no bar: a call in a script starts quickly."""
+        worker.register_function(f"heavy-{worker.worker_id}", lambda data: data)
+        source = """
+import sys
+from iii_sync.cli.main import main
+assert main() == 0
+heavy = {'aiohttp', 'asyncio', 'tqdm', 'numpy', 'iii_sync.engine', 'multiprocessing', 'importlib.metadata'}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+"""
+        arguments = ["call", f"heavy-{worker.worker_id}", "[1]"]
+        process = start(*arguments, program=[sys.executable, "-c", source], url=engine_url)
+        assert finish(process) == (0, "[1]\n", "")
+
     @pytest.mark.parametrize("command", ["engine", "demo"])
     def test_without_aiohttp(self, start: Start, command: str) -> None:
         """What needs the local engine says what to install."""
@@ -130,6 +197,21 @@ class TestExtras:
         assert (status, out) == (1, "")
         assert INSTALL in err
         assert err.count("\n") == 1
+
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_without_click(self, start: Start, command: str) -> None:
+        """Every command says what to install."""
+        status, out, err = finish(start(command, without="click"))
+        assert (status, out) == (1, "")
+        assert_one_line(err)
+        assert INSTALL[len("pip install ") :] in err
+        assert "iii_sync[cli]" in err
+
+    def test_calls_without_the_engines_packages(self, start: Start, worker: iii_sync.Worker, engine_url: str) -> None:
+        """The extra ``cli`` is enough."""
+        worker.register_function(f"cli-{worker.worker_id}", lambda data: data)
+        process = start("call", f"cli-{worker.worker_id}", "7", url=engine_url, without="aiohttp")
+        assert finish(process) == (0, "7\n", "")
 
 
 class TestEngine:
