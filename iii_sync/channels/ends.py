@@ -177,6 +177,12 @@ class Ends:
         with self._lock:
             self._open.discard(end)
 
+    def open_writers(self) -> list[ChannelWriter]:
+        """Return the connected writers whose streams have not ended."""
+        with self._lock:
+            ends = list(self._open)
+        return [end for end in ends if isinstance(end, ChannelWriter) and not end.closed and end._failure is None]
+
     def fail_all(self, error: BaseException) -> None:
         """Drop every connected end; none is connected any more."""
         with self._lock:
