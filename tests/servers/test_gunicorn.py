@@ -5,11 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +16,7 @@ import pytest
 
 from iii_sync import Worker
 
-from ..support.engines import free_ports
-from ..support.process import ROOT
+from ..support.gunicorn import Gunicorn
 from ..support.threads import in_thread
 
 pytest.importorskip("gunicorn")
@@ -30,40 +25,19 @@ pytest.importorskip("gevent")
 WAIT = 30.0
 
 
-class Gunicorn:
-    """A gunicorn that serves :mod:`.app`, and what it writes."""
+class Site(Gunicorn):
+    """A gunicorn that serves :mod:`.app`."""
 
     def __init__(self, url: str, function: str, directory: Path, *arguments: str) -> None:
-        (self._port,) = free_ports(1)
-        self._log = directory / "log"
-        environment = dict(
-            os.environ,
-            III_URL=url,
-            DIGEST_FUNCTION=function,
-            PYTHONPATH=str(ROOT),
-            PYTHONUNBUFFERED="1",
-            HOME=str(directory),
-        )
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-X", "dev", "-m", "gunicorn", "--bind", f"127.0.0.1:{self._port}"),
-                    *("--timeout", "30", "--graceful-timeout", "10", *arguments, "tests.servers.app:application"),
-                ],
-                cwd=directory,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        variables = {"III_URL": url, "DIGEST_FUNCTION": function}
+        super().__init__("tests.servers.app:application", directory, variables, *arguments)
 
     def upload(self, size: int, seed: int) -> int:
         """Upload random bytes, check the answer, and return the process that gave it."""
         body = random.Random(seed).randbytes(size)
         end = time.monotonic() + WAIT
         while True:
-            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=WAIT)
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT)
             try:
                 connection.request("POST", "/", body)
                 answer = connection.getresponse()
@@ -71,7 +45,7 @@ class Gunicorn:
                 break
             except (ConnectionRefusedError, ConnectionResetError):
                 # It is still starting; or the process that had accepted us was about to be recycled.
-                assert time.monotonic() < end and self._process.poll() is None, self.said()
+                assert time.monotonic() < end and self.running(), self.said()
                 time.sleep(0.05)
             finally:
                 connection.close()
@@ -80,33 +54,6 @@ class Gunicorn:
         pid: int = result.pop("pid")
         assert result == {"size": size, "sha256": hashlib.sha256(body).hexdigest(), "complete": True}
         return pid
-
-    def said(self) -> str:
-        """Its log."""
-        return self._log.read_text()
-
-    def complaints(self) -> list[str]:
-        """Lines of it that should not be there. gunicorn itself does not close what it listens on."""
-        own = (f"laddr=('127.0.0.1', {self._port})>", "Enable tracemalloc")
-        return [
-            line
-            for line in self.said().splitlines()
-            if any(word in line for word in ("Traceback", "Error", "Warning")) and not any(word in line for word in own)
-        ]
-
-    def stop(self) -> float:
-        """Stop it as a supervisor does; returns how long it took."""
-        started = time.monotonic()
-        self._process.send_signal(signal.SIGTERM)
-        code = self._process.wait(WAIT)
-        assert code == 0, (code, self.said())
-        return time.monotonic() - started
-
-    def kill(self) -> None:
-        """End what is left of it."""
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait(WAIT)
 
 
 KINDS = {
@@ -128,7 +75,7 @@ def test_uploads_are_streamed_and_a_stop_is_quick_and_silent(
         config = tmp_path / "gunicorn.conf.py"
         config.write_text("from gevent import monkey\nmonkey.patch_all()\n")
         options += ["--config", str(config)]
-    gunicorn = Gunicorn(engine_url, digest, tmp_path, *KINDS[kind], *options)
+    gunicorn = Site(engine_url, digest, tmp_path, *KINDS[kind], *options)
     try:
         gunicorn.upload(0, 0)
         with ThreadPoolExecutor(16) as pool:
@@ -143,7 +90,7 @@ def test_uploads_are_streamed_and_a_stop_is_quick_and_silent(
 @pytest.mark.parametrize("kind", KINDS)
 def test_recycled_processes(engine_url: str, digest: str, tmp_path: Path, kind: str) -> None:
     """A process that has served its share is replaced; nothing is lost and nothing is said."""
-    gunicorn = Gunicorn(engine_url, digest, tmp_path, *KINDS[kind], "--max-requests", "4")
+    gunicorn = Site(engine_url, digest, tmp_path, *KINDS[kind], "--max-requests", "4")
     try:
         pids: set[int] = set()
         end = time.monotonic() + WAIT
@@ -167,7 +114,7 @@ def test_a_stop_lets_a_running_request_finish(engine_url: str, worker: Worker, u
         return {"size": len(body), "sha256": hashlib.sha256(body).hexdigest(), "complete": data["reader"].complete}
 
     function = worker.register_function(unique("slow"), slow).id
-    gunicorn = Gunicorn(engine_url, function, tmp_path, *KINDS["gthread"])
+    gunicorn = Site(engine_url, function, tmp_path, *KINDS["gthread"])
     try:
         upload = in_thread(lambda: gunicorn.upload(1_000_000, 1))
         assert began.wait(WAIT)
