@@ -80,7 +80,11 @@ def test_the_places_it_names_exist() -> None:
         assert (ROOT / place).exists(), place
 
 
-@pytest.mark.parametrize("example", sorted(path.name for path in (ROOT / "examples").glob("*.py")))
+#: Examples that run in a server; tests/webapps has them.
+SERVED = {"celery_tasks.py"}
+
+
+@pytest.mark.parametrize("example", sorted({path.name for path in (ROOT / "examples").glob("*.py")} - SERVED))
 def test_every_example_runs(engine_url: str, example: str, tmp_path: Path) -> None:
     """As a user would start it."""
     assert run_program([str(ROOT / "examples" / example)], engine_url)
