@@ -48,6 +48,7 @@ def main(path: str) -> None:
             player.setnchannels(1)
             player.setsampwidth(2)
             player.setframerate(RATE)
+            made = 0.0
             for event in microphone.events():
                 if isinstance(event, str):
                     made = float(event)

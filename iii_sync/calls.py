@@ -38,8 +38,8 @@ class Answer:
     __slots__ = ("function_id", "invocation_id", "refs", "result", "error", "_there")
 
     def __init__(self, function_id: str, invocation_id: str) -> None:
-        self.function_id = function_id
-        self.invocation_id = invocation_id
+        self.function_id: str = function_id
+        self.invocation_id: str = invocation_id
         self.refs: list[PassedRef] = []
         self.result: Any = None
         self.error: Optional[BaseException] = None
@@ -56,7 +56,7 @@ class Answer:
         return True
 
 
-class Call(concurrent.futures.Future):  # type: ignore[type-arg]
+class Call(concurrent.futures.Future[Any]):
     """One call on its way: a :class:`concurrent.futures.Future`, made by ``Worker.submit``.
 
     May be used by any number of threads, with :func:`concurrent.futures.wait` and ``as_completed`` too. In a forked

@@ -295,7 +295,8 @@ class CallTimeout(EngineTimeoutError, InvocationError):
     ) -> None:
         InvocationError.__init__(self, code, message, function_id, invocation_id, stacktrace)
 
-    __str__ = InvocationError.__str__
+    def __str__(self) -> str:
+        return InvocationError.__str__(self)
 
 
 class HttpError(IIISyncError):
@@ -317,10 +318,10 @@ class HttpError(IIISyncError):
         if not isinstance(status, int) or isinstance(status, bool) or not 400 <= status <= 599:
             raise ValueError(f"status {status!r} must be an integer from 400 to 599")
         super().__init__(message)
-        self.status = int(status)
+        self.status: int = int(status)
         self.message = message
-        self.code = code if code is not None else _status_name(self.status)
-        self.headers = dict(headers or {})
+        self.code: str = code if code is not None else _status_name(self.status)
+        self.headers: dict[str, str] = dict(headers or {})
 
     def __str__(self) -> str:
         return f"{self.status} {self.message or self.code}"

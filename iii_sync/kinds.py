@@ -117,7 +117,9 @@ class Plain(Kind):
     """Null, a boolean, text, a number."""
 
     def __init__(self, kind: type, name: str, expected: str) -> None:
-        self.kind, self.name, self.expected = kind, name, expected
+        self.kind: type = kind
+        self.name: str = name
+        self.expected: str = expected
 
     def schema(self, definitions: Definitions) -> Schema:
         return {"type": self.name}
@@ -135,7 +137,7 @@ class Plain(Kind):
         raise self.mismatch(value)
 
 
-PLAIN = {
+PLAIN: dict[Any, Plain] = {
     type(None): Plain(type(None), "null", "null"),
     bool: Plain(bool, "boolean", "true or false"),
     int: Plain(int, "integer", "a whole number"),
@@ -149,7 +151,7 @@ class Choice(Kind):
 
     def __init__(self, values: list[tuple[Any, Any]]) -> None:
         self.values = values  # as JSON, and what they become
-        self.expected = "one of " + ", ".join(json.dumps(value, ensure_ascii=False) for value, _ in values)
+        self.expected: str = "one of " + ", ".join(json.dumps(value, ensure_ascii=False) for value, _ in values)
 
     def schema(self, definitions: Definitions) -> Schema:
         return {"enum": [value for value, _ in self.values]}
@@ -167,7 +169,7 @@ class Choice(Kind):
 class UnionOf(Kind):
     def __init__(self, options: list[Kind]) -> None:
         self.options = options
-        self.expected = " or ".join(option.expected for option in options)
+        self.expected: str = " or ".join(option.expected for option in options)
 
     def schema(self, definitions: Definitions) -> Schema:
         return {"anyOf": [option.schema(definitions) for option in self.options]}
@@ -219,7 +221,7 @@ class ManyOf(ListOf):
 class TupleOf(Kind):
     def __init__(self, items: list[Kind]) -> None:
         self.items = items
-        self.expected = f"a list of {len(items)}"
+        self.expected: str = f"a list of {len(items)}"
 
     def schema(self, definitions: Definitions) -> Schema:
         prefix = [item.schema(definitions) for item in self.items]
@@ -278,7 +280,7 @@ class Record(Kind):
 
     def __init__(self, kind: type) -> None:
         self.kind = kind
-        self.expected = f"an object ({kind.__name__})"
+        self.expected: str = f"an object ({kind.__name__})"
         self.fields: list[Field] = []
 
     def schema(self, definitions: Definitions) -> Schema:
@@ -331,7 +333,7 @@ class Model(Kind):
 
     def __init__(self, kind: Any) -> None:
         self.kind = kind
-        self.expected = f"an object ({kind.__name__})"
+        self.expected: str = f"an object ({kind.__name__})"
 
     def schema(self, definitions: Definitions) -> Schema:
         def make(name: str) -> Schema:
@@ -347,7 +349,7 @@ class Model(Kind):
         try:
             return self.kind.model_validate(value)
         except ValueError as exc:
-            problems = exc.errors() if hasattr(exc, "errors") else []
+            problems: Any = getattr(exc, "errors", list)()
             if not problems:
                 raise Mismatch(brief(str(exc), 500)) from None
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -362,7 +364,7 @@ class EndOf(Kind):
 
     def __init__(self, kind: Union[type[ChannelReader], type[ChannelWriter]]) -> None:
         self.kind = kind
-        self.expected = f"a reference to the {kind.direction} end of a channel"
+        self.expected: str = f"a reference to the {kind.direction} end of a channel"
 
     def schema(self, definitions: Definitions) -> Schema:
         return self.kind._json_schema()

@@ -71,7 +71,7 @@ class EngineLogHandler(logging.Handler):
         if service_name is not None and not isinstance(service_name, str):
             raise ConfigurationError(f"service_name={service_name!r} must be text")
         super().__init__(level)
-        self.dropped = 0
+        self.dropped: int = 0
         self._pid = os.getpid()
         self._worker = worker
         self._service_name = service_name

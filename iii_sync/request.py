@@ -139,7 +139,7 @@ class Suspicion:
         self._call = call
         self._end = end
         verb = "write to" if end.direction == WRITE else "read from"
-        self.text = (
+        self.text: str = (
             f"the function may be waiting for this process to {verb} channel {end.channel_id}: use submit() or "
             f"open() instead of trigger(), then {verb} it, then take the result"
         )
@@ -174,7 +174,7 @@ def _checked_action(action: Any) -> messages.Message:
     if kind == "void":
         return TriggerAction.Void()
     if kind == "enqueue":
-        return TriggerAction.Enqueue(action.get("queue"))
+        return TriggerAction.Enqueue(action.get("queue"))  # pyright: ignore[reportArgumentType]  # checked there
     raise ConfigurationError(f"action={brief(action)} must be TriggerAction.Void() or TriggerAction.Enqueue(queue=…)")
 
 

@@ -99,6 +99,7 @@ class Handlers(Protocol):
 
     def registrations(self) -> list[messages.Message]:
         """Everything this worker has registered, to be registered again. Any thread."""
+        raise NotImplementedError
 
     def run_soon(self, function: Callable[[], None]) -> None:
         """Run a callback on a handler thread. Any thread."""
@@ -125,8 +126,8 @@ class Link:
         self.hello: Future[messages.Message] = Future()
         self.worker_id: Optional[str] = None
         self.token: Optional[str] = None
-        self.since = time.monotonic()
-        self.pinged = 0.0  # when the oldest ping was sent that nothing has followed; reader thread only
+        self.since: float = time.monotonic()
+        self.pinged: float = 0.0  # when the oldest ping was sent that nothing has followed; reader thread only
         self.rejections: dict[str, messages.Message] = {}  # function id -> refusal; under the session's lock
 
     def attached(self, connection: Connection) -> None:
@@ -198,7 +199,7 @@ class Session:
         self._telling = False
         self._listeners: list[Callable[[ConnectionState], object]] = []
         # Several workers of one process need several names.
-        self.worker_name = options.worker_name or f"{socket.gethostname()}:{os.getpid()}-{os.urandom(3).hex()}"
+        self.worker_name: str = options.worker_name or f"{socket.gethostname()}:{os.getpid()}-{os.urandom(3).hex()}"
 
     # --- callers ---------------------------------------------------------------------------------------
 

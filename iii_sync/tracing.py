@@ -53,10 +53,10 @@ class _Api:
         from opentelemetry.baggage.propagation import W3CBaggagePropagator
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        self.context = context
-        self.trace = trace
+        self.context: Any = context
+        self.trace: Any = trace
         # One for the process: it follows a provider that the program sets later.
-        self.tracer = trace.get_tracer("iii_sync", _version.__version__)
+        self.tracer: Any = trace.get_tracer("iii_sync", _version.__version__)
         self._propagators = (TraceContextTextMapPropagator(), W3CBaggagePropagator())
 
     def inject(self, context: Any) -> dict[str, str]:

@@ -82,6 +82,26 @@ _LOG_LEVELS = ("trace", "debug", "info", "warn", "error")
 _numbers = itertools.count(1)
 
 
+class FunctionOptions(TypedDict, total=False):
+    """Keyword arguments of :meth:`Worker.function`."""
+
+    description: Optional[str]
+    metadata: Any
+    request_format: Any
+    response_format: Any
+    trigger: Union[None, TriggerSource, Iterable[TriggerSource]]
+
+
+class HttpOptions(TypedDict, total=False):
+    """Keyword arguments of :meth:`Worker.http`."""
+
+    function_id: Optional[str]
+    description: Optional[str]
+    metadata: Any
+    condition: Union[str, FunctionRef, None]
+    middleware: Iterable[Union[str, FunctionRef]]
+
+
 class OpenOptions(TypedDict, total=False):
     """Keyword arguments of :meth:`Worker.open`."""
 
@@ -387,7 +407,7 @@ class Worker:
             raise
         return FunctionRef(function_id, unregister)
 
-    def function(self, function_id: str, **details: Any) -> Callable[[HandlerT], HandlerT]:
+    def function(self, function_id: str, **details: Unpack[FunctionOptions]) -> Callable[[HandlerT], HandlerT]:
         """Decorate the handler of a function; takes, does and raises what :meth:`register_function` does.
 
         The handler stays what it was; :meth:`unregister_function` takes it, or the id.
@@ -474,7 +494,9 @@ class Worker:
             middleware=middleware,
         )
 
-    def http(self, method: Union[str, Iterable[str]], path: str, **details: Any) -> Callable[[HandlerT], HandlerT]:
+    def http(
+        self, method: Union[str, Iterable[str]], path: str, **details: Unpack[HttpOptions]
+    ) -> Callable[[HandlerT], HandlerT]:
         """Decorate the handler of an HTTP function; takes, does and raises what :meth:`register_http` does."""
 
         def decorate(handler: HandlerT) -> HandlerT:

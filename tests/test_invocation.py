@@ -50,7 +50,7 @@ class Service:
 
             do_POST = do_PUT = respond
 
-            def log_message(self, *_: Any) -> None:
+            def log_message(self, format: str, *args: Any) -> None:
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -33,8 +33,8 @@ class Channel:
     ) -> None:
         self.writer = writer
         self.reader = reader
-        self.writer_ref = writer_ref._when_handed_out(_hand_out(writer))
-        self.reader_ref = reader_ref._when_handed_out(_hand_out(reader))
+        self.writer_ref: StreamChannelRef = writer_ref._when_handed_out(_hand_out(writer))
+        self.reader_ref: StreamChannelRef = reader_ref._when_handed_out(_hand_out(reader))
 
     @property
     def channel_id(self) -> str:

@@ -29,7 +29,17 @@ from ..wire import messages
 from .refs import StreamChannelRef
 
 if TYPE_CHECKING:
+    from typing import BinaryIO
+
     from typing_extensions import Self
+
+    # To type checkers an IO[bytes] too, as io.FileIO and io.BytesIO are: many functions ask for one.
+    class _RawFile(io.RawIOBase, BinaryIO):  # pyright: ignore[reportIncompatibleMethodOverride]
+        name: Any  # there is none, as in io.BytesIO
+
+        def read(self, size: int = -1, /) -> bytes: ...
+else:
+    _RawFile = io.RawIOBase
 
 __all__ = ["OWN_TIMEOUT", "End", "Owner", "as_bytes", "as_channel_error", "as_target", "let_go"]
 
@@ -45,18 +55,20 @@ class Owner(Protocol):
 
     def connect_end(self, ref: StreamChannelRef, receiver: Receiver, end: End) -> Connection:
         """Connect the end that ``ref`` names; once in its life."""
+        raise NotImplementedError
 
     def run_soon(self, function: Any) -> None:
         """Run ``function`` on a thread of the worker's."""
 
     def is_alone(self, end: End) -> bool:
         """Whether the other end of the channel is here too, unused, and not handed out."""
+        raise NotImplementedError
 
     def end_is_over(self, end: End) -> None:
         """The end will not be used any more."""
 
 
-class End(io.RawIOBase):
+class End(_RawFile):
     """One end of a channel. See the subclasses."""
 
     #: ``"read"`` or ``"write"``.

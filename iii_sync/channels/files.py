@@ -311,7 +311,7 @@ class ChannelFileWriter(io.BufferedWriter):
 class ChannelTextWriter(io.TextIOWrapper):
     """A writer as a text file; aborts where :class:`ChannelFileWriter` does."""
 
-    buffer: ChannelFileWriter
+    buffer: ChannelFileWriter  # pyright: ignore[reportIncompatibleMethodOverride]
     _marked = False
 
     def __init__(
@@ -321,7 +321,7 @@ class ChannelTextWriter(io.TextIOWrapper):
         super().__init__(target, encoding or "utf-8", errors, newline, write_through=True)
         if codecs.lookup(self.encoding).name in ("utf-16", "utf-32"):
             # io writes the mark that readers of these need only into files that can be sought.
-            self.write = self._write_with_mark  # type: ignore[method-assign]
+            vars(self)["write"] = self._write_with_mark  # only here, for else it would be slower
 
     def _write_with_mark(self, text: str, /) -> int:
         if not self._marked:

@@ -138,7 +138,7 @@ class _FunctionTextSource(TextSource, FunctionReader):
 class FunctionTextWriter(ChannelTextWriter):
     """A function that reads, opened for writing text; otherwise like :class:`FunctionWriter`."""
 
-    buffer: FunctionWriter
+    buffer: FunctionWriter  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @property
     def call(self) -> Call:

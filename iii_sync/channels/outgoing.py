@@ -43,7 +43,7 @@ class Outgoing:
     """
 
     def __init__(self, marked: bool) -> None:
-        self.opened = not marked
+        self.opened: bool = not marked
         self._growing = bytearray()
         self._size = 0  # payload bytes in the growing frame
         self._key = b""

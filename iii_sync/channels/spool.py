@@ -7,7 +7,7 @@ import tempfile
 __all__ = ["Spool"]
 
 
-class Spool(tempfile.SpooledTemporaryFile):  # type: ignore[type-arg]
+class Spool(tempfile.SpooledTemporaryFile[bytes]):
     """Has, before Python 3.11 too, what consumers that seek ask for first."""
 
     def readable(self) -> bool:

@@ -53,7 +53,7 @@ class Channel:
         self.key = key
         self.capacity = capacity
         self.created = created
-        self.truncated = False
+        self.truncated: bool = False
         self.on_abandoned: Optional[Callable[[], None]] = None
         self._max_bytes = max_bytes
         self._messages: deque[Message] = deque()

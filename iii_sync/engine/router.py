@@ -92,8 +92,8 @@ class Router(Registry):
         self.now = now
         self.later = later
         self.observers: list[Callable[[str, str], None]] = []
-        self.triggers = Triggers()
-        self.started_at = now()
+        self.triggers: Triggers = Triggers()
+        self.started_at: float = now()
         self._calls = Calls(self, self.started_at)
         self._registrations = Registrations(self, self.triggers, self._calls, self._go_on)
 

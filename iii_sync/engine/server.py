@@ -73,8 +73,8 @@ class Server:
         http_timeout: Optional[float] = None,
         patience: Optional[Patience] = None,
     ) -> None:
-        self.router = Router(later=_later)
-        self.hub = Hub() if hub is None else hub
+        self.router: Router = Router(later=_later)
+        self.hub: Hub = Hub() if hub is None else hub
         self._consumers = install(self.router, self.hub)
         self._streams: Optional[ConsumerServer] = None
         self._remote: Optional[RemoteFunctions] = None

@@ -40,7 +40,7 @@ class Address:
         if "#" in url:
             raise ConfigurationError(f"the address {redacted(url)} holds a #, which a WebSocket's cannot")
         self.url = url
-        self.secure = parts.scheme == "wss"
+        self.secure: bool = parts.scheme == "wss"
         self.host: str = parts.hostname or ""
         self.port: int = parts.port or (443 if self.secure else 80)
 

@@ -71,6 +71,7 @@ class Receiver(Protocol):
 
     def buffer(self) -> bytearray:
         """Return where to receive the next bytes."""
+        raise NotImplementedError
 
     def received(self, pieces: list[frames.Piece], size: int, more: bool) -> bool:
         """Take data pieces, views of the first ``size`` bytes of the last buffer.
@@ -83,6 +84,7 @@ class Receiver(Protocol):
         Returns:
             Whether to go on; ``False`` pauses the connection until :meth:`Connection.resume`.
         """
+        raise NotImplementedError
 
     def ended(self, error: Optional[BaseException], close: Optional[frames.CloseReason]) -> None:
         """Nothing more will come.
@@ -136,7 +138,7 @@ class Connection:
         self._reset = False  # reader thread only: end with RST instead of FIN
         receiver.attached(self)
         loop.adopt(self)
-        self.last_received = time.monotonic()  # written by the reader thread
+        self.last_received: float = time.monotonic()  # written by the reader thread
 
     def start(self) -> None:
         """Begin to receive. Any thread; does not block."""

@@ -51,8 +51,8 @@ class Batch:
         window: Optional[bytearray],
         spare: deque[bytearray],
     ) -> None:
-        self.items = items
-        self.size = size
+        self.items: list[Union[memoryview, str]] = items
+        self.size: int = size
         self._window = window
         self._spare = spare
 
@@ -88,8 +88,8 @@ class Inbox:
         # At most two are kept: one that is being filled, one that is being read.
         self._spare: deque[bytearray] = deque(maxlen=2)
         self._texts = frames.TextAssembler(MAX_TEXT)
-        self.stream = StreamEnd()
-        self.over = False
+        self.stream: StreamEnd = StreamEnd()
+        self.over: bool = False
         self.error: Optional[BaseException] = None
         self.close: Optional[frames.CloseReason] = None
 

@@ -29,7 +29,8 @@ class Deadline:
 
     def __init__(self, timeout: Optional[float], *, silence: bool = False) -> None:
         # Locks can wait for so long; what is longer, and infinity, is no limit.
-        self.timeout = timeout = None if timeout is not None and timeout > threading.TIMEOUT_MAX else timeout
+        timeout = None if timeout is not None and timeout > threading.TIMEOUT_MAX else timeout
+        self.timeout: Optional[float] = timeout
         self._silence = silence
         self._end = None if timeout is None else time.monotonic() + timeout
 

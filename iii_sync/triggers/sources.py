@@ -7,7 +7,7 @@ Each function returns a :class:`TriggerSource`, to be given to ``Worker.register
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Optional, Union
+from typing import Any, ClassVar, Optional, Union
 
 from ..errors import ConfigurationError
 
@@ -40,15 +40,15 @@ class TriggerSource:
     __slots__ = ("config", "type")
 
     def __init__(self, type: str, config: Any = None) -> None:
-        self.type = type
-        self.config = {} if config is None else config
+        self.type: str = type
+        self.config: Any = {} if config is None else config
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, TriggerSource):
             return NotImplemented
         return (self.type, self.config) == (other.type, other.config)
 
-    __hash__ = None  # type: ignore[assignment]  # a config may change
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # a config may change
 
     def __repr__(self) -> str:
         return f"TriggerSource({self.type!r}, {self.config!r})"
@@ -189,9 +189,11 @@ def trigger_sources(given: Union[None, TriggerSource, Iterable[TriggerSource]]) 
     Raises:
         ConfigurationError: Something in it is none.
     """
-    if given is None or isinstance(given, TriggerSource):
-        return [] if given is None else [given]
-    sources = list(given) if isinstance(given, Iterable) else [given]
+    if given is None:
+        return []
+    if isinstance(given, TriggerSource):
+        return [given]
+    sources: list[Any] = list(given) if isinstance(given, Iterable) else [given]
     for source in sources:
         if not isinstance(source, TriggerSource):
             raise ConfigurationError(

@@ -44,11 +44,11 @@ class HttpResponse:
     """
 
     def __init__(self, status_code: int = 200, body: Any = None, headers: HeaderArguments = ()) -> None:
-        self.status_code = checked_status(status_code)
+        self.status_code: int = checked_status(status_code)
         if body is not None and status_code in BODILESS:
             raise ValueError(f"a response with status {status_code} has no body")
         self.body = body
-        self.headers = checked_headers(headers)
+        self.headers: list[tuple[str, str]] = checked_headers(headers)
 
     def __repr__(self) -> str:
         return f"<iii_sync.HttpResponse {self.status_code} {type(self.body).__name__}>"

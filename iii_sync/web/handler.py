@@ -45,7 +45,7 @@ class HttpHandler:
     def __init__(self, handler: Callable[..., Any]) -> None:
         self._handler = handler
         self._takes_response = _takes_response(handler)
-        self.__name__ = getattr(handler, "__name__", type(handler).__name__)
+        self.__name__: str = getattr(handler, "__name__", type(handler).__name__)
         self.__doc__ = getattr(handler, "__doc__", None)
 
     def __call__(self, data: Any, metadata: Any = None) -> Any:

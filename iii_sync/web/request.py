@@ -49,16 +49,16 @@ class StreamRequest:
             raise ConfigurationError(
                 "the payload is not that of an HTTP trigger (it has no request_body): call this function by HTTP"
             )
-        self.method = _text(data.get("method"))
-        self.route = _text(data.get("path"))
+        self.method: str = _text(data.get("method"))
+        self.route: str = _text(data.get("path"))
         raw = _texts(data.get("path_params"))
-        self.path = "/".join(
+        self.path: str = "/".join(
             raw.get(segment[1:], segment) if segment[:1] == ":" else segment for segment in self.route.split("/")
         )
-        self.path_params = {name: unquote(value) for name, value in raw.items()}
-        self.query_params = _texts(data.get("query_params"))
-        self.headers = Headers(_texts(data.get("headers")))
-        self.body = data.get("body")
+        self.path_params: dict[str, str] = {name: unquote(value) for name, value in raw.items()}
+        self.query_params: dict[str, str] = _texts(data.get("query_params"))
+        self.headers: Headers = Headers(_texts(data.get("headers")))
+        self.body: Any = data.get("body")
         self.request_body = reader
         self.metadata = metadata
         reader.allow_empty = True

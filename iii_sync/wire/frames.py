@@ -192,7 +192,7 @@ class FrameParser:
 
     def __init__(self) -> None:
         self.error: Optional[FrameError] = None
-        self.closed = False
+        self.closed: bool = False
         self._head = bytearray()  # an unfinished header
         self._left = 0  # payload bytes of the current frame still to come
         self._end = True  # whether the current frame ends its message
@@ -333,7 +333,7 @@ class TextAssembler:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.oversize = 0
+        self.oversize: int = 0
         self._open = False  # a message has begun and not ended
         self._size = 0
         self._kept = bytearray()  # not the decoded parts: of tiny fragments each would be an object

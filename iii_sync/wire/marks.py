@@ -24,7 +24,7 @@ class StreamEnd:
     """
 
     def __init__(self) -> None:
-        self.messages = 0
+        self.messages: int = 0
         self._leading = 0  # empty binary messages before any other binary message
         self._counting = True
         self._partial = False  # the current message has bytes

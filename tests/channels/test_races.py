@@ -150,7 +150,7 @@ def test_an_early_abort_is_shown_even_by_a_worker_that_is_shut_down_next(engine_
             reader = reader_elsewhere(peer, channel)
             with channel.writer:
                 raise KeyError("early")
-    with reader, pytest.raises(errors.ChannelTruncatedError):
+    with reader, pytest.raises(errors.ChannelTruncatedError):  # pyright: ignore[reportGeneralTypeIssues]
         reader.read()
 
 

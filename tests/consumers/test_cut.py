@@ -17,11 +17,11 @@ import tempfile
 import xml.etree.ElementTree as ET
 import zipfile
 from pathlib import Path
-from typing import Any, Callable
+from typing import IO, Any, Callable
 
 import pytest
 
-from iii_sync import ChannelReader
+from iii_sync import ChannelReader, ChannelWriter
 from iii_sync.errors import ChannelTruncatedError
 
 from .corpus import SIZE, Corpus, blob, member
@@ -175,7 +175,7 @@ class Failure(Exception):
     """What goes wrong in the middle of writing."""
 
 
-def fail_in_gzip(f: Any) -> None:
+def fail_in_gzip(f: IO[bytes]) -> None:
     """GzipFile writes its trailer and leaves the file below open."""
     with gzip.open(f, "wb", 1) as file:
         file.write(blob())
@@ -189,7 +189,7 @@ def fail_in_gzip_text(f: Any) -> None:
         raise Failure
 
 
-def fail_in_bz2(f: Any) -> None:
+def fail_in_bz2(f: IO[bytes]) -> None:
     """The same with bz2."""
     with bz2.open(f, "wb", 1) as file:
         file.write(blob(SIZE // 4))
@@ -231,7 +231,7 @@ def fail_in_makefile(f: Any) -> None:
         raise Failure
 
 
-def fail_in_gzip_on_makefile(f: Any) -> None:
+def fail_in_gzip_on_makefile(f: ChannelWriter) -> None:
     """Two layers."""
     with f.makefile("wb") as file, gzip.open(file, "wb", 1) as compressed:
         compressed.write(blob())

@@ -37,7 +37,7 @@ class Web:
 
             do_GET = do_POST = do_PUT = answer
 
-            def log_message(self, *_: Any) -> None:
+            def log_message(self, format: str, *args: Any) -> None:
                 pass
 
         self.answers: dict[str, tuple[int, bytes]] = {}

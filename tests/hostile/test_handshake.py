@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-import websocket
+from websocket._handshake import CookieJar
 
 import iii_sync
 from iii_sync import errors
@@ -158,7 +158,7 @@ def test_cookies_are_not_kept() -> None:
                 iii_sync.register_worker(server.url, connect_timeout=0.3)
     assert len(seen) == 2 and all(b"evil" not in request.lower() for request in seen)
     assert all(b"cookie" not in request.lower() for request in seen)
-    assert not any(websocket._handshake.CookieJar.get("127.0.0.1"))
+    assert not any(CookieJar.get("127.0.0.1"))
 
 
 @pytest.mark.parametrize("what", ["silence", "bytes", "headers"])

@@ -189,7 +189,9 @@ def test_references_are_passed_on(peer_of: PeerOf, first: str, middle: str, last
     payload = {"deep": [{"reader": refs["reader"]}]}
     to = {"to": f"interop::{last}::read"}
     # The official SDKs make ends of references in payloads, and cannot send ends; in metadata references stay.
-    how = {"payload": {**to, "payload": payload}} if middle == "ours" else {"payload": to, "metadata": payload}
+    how: dict[str, Any] = (
+        {"payload": {**to, "payload": payload}} if middle == "ours" else {"payload": to, "metadata": payload}
+    )
     writing = {"deep": [{"writer": refs["writer"]}], "script": script, "seed": seed}
     # The driver is a worker of its own: nobody of the three may be busy with waiting.
     with iii_sync.register_worker(peer_of("ours").url) as driver:

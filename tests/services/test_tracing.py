@@ -107,6 +107,7 @@ def test_a_call_is_two_spans_of_one_trace(worker: Worker, peer: Worker, spans: S
     assert call.attributes["iii.invocation.id"] == run.attributes["iii.invocation.id"]
     assert (call.attributes["iii.worker.id"], run.attributes["iii.worker.id"]) == (worker.worker_id, peer.worker_id)
     assert [span.status.status_code for span in (call, run)] == [StatusCode.UNSET] * 2
+    assert call.context is not None
     assert not call.events
     assert not run.events
     assert seen == {"baggage": "a b", "ids": (f"{call.context.trace_id:032x}", f"{own_id(run):016x}")}
