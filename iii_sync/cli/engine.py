@@ -20,7 +20,7 @@ example:
 """
 
 
-class _GuardType(click.ParamType):
+class _GuardType(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic in newer versions only
     name = "json"
 
     def convert(self, value: Any, param: Optional[click.Parameter], ctx: Optional[click.Context]) -> Guard:

@@ -59,8 +59,6 @@ class EngineProcess:
             # Ctrl-C is for the parent, which stops the engine when it is done with it.
             start_new_session=True,
         )
-        self.port: int
-        self.http_port: Optional[int]
         try:
             self.ports = self._await_ports(timeout)
         except BaseException:

@@ -410,7 +410,7 @@ def test_70_mib_in_one_message(kind: str) -> None:
             invocation_id = str(call.invocation_id)
         head = f'{{"type":"{kind}","invocation_id":"{invocation_id}","function_id":"big","data":"'.encode()
         size = 70 * MiB
-        # 17 MiB are kept before it is known to be too large, and the growing buffer may move: two of these at the worst.
+        # 17 MiB are kept before it is known to be too large, and the growing buffer may move: twice that at the worst.
         with bounded(40 * MiB) as growth:
             worker.peer.sock.sendall(b"\x81\x7f" + (len(head) + size + 2).to_bytes(8, "big"))
             worker.peer.sock.sendall(head)
