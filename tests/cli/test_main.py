@@ -91,6 +91,8 @@ class TestHelp:
             ["call", "a", "--timeout", "0"],
             ["call", "a", "--timeout", "nan"],
             ["serve", ":worker"],
+            ["engine", "--guard", "{"],
+            ["engine", "--guard", '{"ports": 1}'],
         ],
     )
     def test_wrong_arguments(self, start: Start, arguments: list[str]) -> None:

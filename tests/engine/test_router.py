@@ -491,7 +491,7 @@ class TestListings:
 
         def ids(**data: Any) -> list[str]:
             functions = client.call("engine::functions::list", data)["functions"]
-            own = {"iii-state", "iii-stream", "iii-pubsub", "iii-queue"}
+            own = {"iii-state", "iii-stream", "iii-pubsub", "iii-queue", "configuration"}
             return [function["function_id"] for function in functions if function["worker_name"] not in own]
 
         return ids
