@@ -34,6 +34,9 @@ class _Entry:
         hidden = self.id.startswith("engine::") and not self.id.startswith("engine::queue::")
         return hidden or (isinstance(self.metadata, dict) and self.metadata.get("internal") is True)
 
+    def visible_to(self, caller: Worker) -> bool:
+        return caller.rights is None or caller.rights.refusal(self.id, self.namespace, self.metadata) is None
+
     def summary(self) -> JsonObject:
         body: JsonObject = {
             "function_id": self.id,
@@ -79,7 +82,7 @@ class _View:
         self._router = router
         self.triggers = TriggerView(router, self._worker_name, self._target)
 
-    def list_functions(self, _: Worker, data: JSON) -> JSON:
+    def list_functions(self, caller: Worker, data: JSON) -> JSON:
         fields = Input("engine::functions::list", data)
         search, prefix = fields.optional_text("search"), fields.optional_text("prefix")
         workers = set(fields.optional_texts("workers") or ())
@@ -91,6 +94,7 @@ class _View:
             entry
             for entry in self.entries()
             if (internal or not entry.internal)
+            and entry.visible_to(caller)
             and (prefix is None or entry.id.startswith(prefix))
             and (not workers or entry.worker_name in workers)
             and (search is None or matches(search, entry.id, entry.description))
@@ -98,12 +102,12 @@ class _View:
         entries.sort(key=lambda entry: (not matches(search or "", entry.id), entry.id, entry.namespace))
         return {"functions": [entry.summary() for entry in entries]}
 
-    def describe_functions(self, _: Worker, data: JSON) -> JSON:
+    def describe_functions(self, caller: Worker, data: JSON) -> JSON:
         fields = Input("engine::functions::info", data)
         single, batch = fields.optional_text("function_id"), fields.optional_texts("function_ids")
         namespace = fields.optional_text("namespace")
         if single is not None and batch is None:
-            return self._detail(self._function(single, namespace))
+            return self._detail(self._function(caller, single, namespace))
         if batch is None or single is not None:
             raise BuiltinError("INVALID_ARGUMENTS", "exactly one of `function_id` and `function_ids`")
         ids = list(dict.fromkeys(batch))
@@ -112,9 +116,10 @@ class _View:
         details: list[JSON] = []
         for function_id in ids:
             try:
-                details.append(self._detail(self._function(function_id, namespace)))
-            except BuiltinError:
-                details.append({"function_id": function_id, "error": "not_found"})
+                details.append(self._detail(self._function(caller, function_id, namespace)))
+            except BuiltinError as error:
+                reason = "forbidden" if error.code == "FORBIDDEN" else "not_found"
+                details.append({"function_id": function_id, "error": reason})
         return {"functions": details}
 
     def list_workers(self, _: Worker, data: JSON) -> JSON:
@@ -175,9 +180,12 @@ class _View:
             return builtin.service
         return (function.owner.profile.name if function is not None else None) or function_id.split("::")[0]
 
-    def _function(self, function_id: str, namespace: Optional[str]) -> _Entry:
+    def _function(self, caller: Worker, function_id: str, namespace: Optional[str]) -> _Entry:
         found = {entry.namespace: entry for entry in self.entries(function_id)}
-        return found[pick(found, namespace, f"Function '{function_id}' is not registered.")]
+        entry = found[pick(found, namespace, f"Function '{function_id}' is not registered.")]
+        if not entry.visible_to(caller):
+            raise BuiltinError("FORBIDDEN", f"Function '{function_id}' is not visible to this session.")
+        return entry
 
     def entries(self, function_id: Optional[str] = None) -> Iterator[_Entry]:
         for builtin in self._router.builtins.values():

@@ -31,6 +31,7 @@ RIGHTS: dict[str, Any] = {
     "of-a-shelf": {"namespaces": {"shop": ["shelf::*"]}},
     "friend": {"allowed_functions": ["closed::one", "closed::*"], "context": {"who": "friend"}},
     "maker": {"allow_trigger_type_registration": True, "context": {"who": "maker"}},
+    "lister": {"allowed_functions": ["engine::functions::list"]},
     "subscriber": {"allowed_trigger_types": ["subscribe"]},
     "a-list": [1],
     "nothing": None,
@@ -273,6 +274,21 @@ class TestCalls:
             for action in ({"type": "void"}, {"type": "enqueue", "queue": "q"}):
                 guest.send("invokefunction", function_id="closed::x", data={}, invocation_id=number, action=action)
                 assert guest.until(invocation_id=number)["error"]["code"] == "FORBIDDEN"
+
+    def test_what_it_may_not_call_it_does_not_see(self, guard: Guard, unique: Unique) -> None:
+        """Neither in a description nor, where it may list functions, in the list."""
+        shown, hidden = unique("open::shown"), unique("hidden")
+        for name in (shown, hidden):
+            guard.worker.register_function(name, lambda _: None)
+        with guard.guest("lister") as guest:
+            listed = [item["function_id"] for item in guest.engine.functions()]
+            assert shown in listed and hidden not in listed and "state::get" not in listed
+            assert guest.engine.function(shown)["function_id"] == shown
+            with pytest.raises(errors.PermissionDeniedError, match="not visible to this session"):
+                guest.engine.function(hidden)
+            several = {"function_ids": [shown, hidden, unique("nothing")]}
+            found = guest.trigger("engine::functions::info", several)["functions"]
+            assert [item.get("error") for item in found] == [None, "forbidden", "not_found"]
 
     def test_what_nobody_can_do_without(self, guard: Guard) -> None:
         """Needs no right, but can be forbidden."""
