@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Callable
 
 import pytest
@@ -15,6 +16,24 @@ import iii_sync
 import iii_sync.worker
 
 from .support.engines import REAL_ENGINE_VARIABLE, EngineAddress, RealEngine, real_engine_program, running_engine
+
+_HERE = Path(__file__).parent
+
+#: What the quick suite (``-m quick``) is made of; of the files beside this one, all but the slowest.
+_QUICK_ROOMS = {"channels", "http", "net", "services", "triggers", "wire"}
+_NOT_QUICK = {"test_readme.py", "test_reconnect.py", "test_restart.py"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m is looked at
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the quick suite."""
+    for item in items:
+        *rooms, file = item.path.relative_to(_HERE).parts
+        chosen = rooms[0] in _QUICK_ROOMS if rooms else file not in _NOT_QUICK
+        callspec = getattr(item, "callspec", None)
+        real = callspec is not None and callspec.params.get("engine_kind") == "real"
+        if chosen and not real and item.get_closest_marker("slow") is None:
+            item.add_marker("quick")
 
 
 @pytest.fixture(scope="session")

@@ -78,7 +78,11 @@ class FaultProxy:
         self._delay = seconds
 
     def cut(self) -> int:
-        """Reset every connection; new ones are let through. Returns how many there were."""
+        """Reset every connection; new ones are let through. Returns how many there were.
+
+        A worker notices in its own time: a call made at once may still go out by the old connection, and then fails
+        with ``ConnectionLostError``. ``worker.add_connection_state_listener`` tells when it is back.
+        """
         return self._do(self._cut())
 
     @contextlib.contextmanager

@@ -30,6 +30,15 @@ def through(proxy: FaultProxy) -> Iterator[Worker]:
         yield worker
 
 
+def reconnected(worker: Worker) -> threading.Event:
+    """Return what is set when the worker has lost its connection and has it back."""
+    lost, back = threading.Event(), threading.Event()
+    worker.add_connection_state_listener(
+        lambda state: back.set() if state == "connected" and lost.is_set() else lost.set()
+    )
+    return back
+
+
 def test_everything_goes_through(through: Worker, unique: Callable[[str], str]) -> None:
     """Calls and channels, whole."""
     data = bytes(range(256)) * 8192
@@ -46,6 +55,7 @@ def test_everything_goes_through(through: Worker, unique: Callable[[str], str]) 
 
 def test_a_cut_ends_streams_and_connections(proxy: FaultProxy, through: Worker) -> None:
     """The reader learns it; the worker comes back."""
+    back = reconnected(through)
     channel = through.create_channel()
     channel.writer.write(b"some")
     assert channel.reader.read(4) == b"some"
@@ -53,19 +63,16 @@ def test_a_cut_ends_streams_and_connections(proxy: FaultProxy, through: Worker) 
     with pytest.raises((ChannelTruncatedError, ConnectionError)):
         channel.reader.read()
     channel.writer.abort()
+    assert back.wait(30)
     assert through.create_channel()
 
 
 def test_down_refuses(proxy: FaultProxy, through: Worker) -> None:
     """Nobody gets in, until it is over; the address stays."""
-    lost, back = threading.Event(), threading.Event()
-    through.add_connection_state_listener(
-        lambda state: back.set() if state == "connected" and lost.is_set() else lost.set()
-    )
+    back = reconnected(through)
     with proxy.down():
         with pytest.raises(ConnectFailedError):
             register_worker(proxy.url)
-        assert lost.wait(30)
         assert not back.is_set()
     assert back.wait(30)
 
