@@ -95,6 +95,12 @@ class Outgoing:
         self._size = 0
         return memoryview(self._leaving)[begin : _AT + size]
 
+    def clear(self) -> None:
+        """Let the frames go: the connection is closed, and what refers to them may live until the next collection."""
+        self._growing = bytearray()
+        self._leaving = bytearray()
+        self._size = 0
+
     def last_words(self) -> bytes:
         """What to send before the stream is dropped: a stream that nobody has seen begin is opened, to be seen cut."""
         return b"" if self.opened else opening_mark()

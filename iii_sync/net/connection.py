@@ -101,6 +101,9 @@ class Source(Protocol):
     def next(self) -> Optional[memoryview]:
         """Return the next whole frames, which stay as they are until this is called again; ``None`` for none."""
 
+    def clear(self) -> None:
+        """Let everything go: nothing is sent any more."""
+
 
 class Connection:
     """One WebSocket.
@@ -674,6 +677,8 @@ class Connection:
                 self._closed = True
                 self._loop.unwatch(self._sock, self)
                 self._sock.close()
+            if self._source is not None:
+                self._source.clear()
         finally:
             self._turn.release()
 

@@ -165,6 +165,7 @@ class Inbox:
     def ended(self, error: Optional[BaseException], close: Optional[frames.CloseReason]) -> None:
         """Note the end; what is queued stays readable."""
         self.error, self.close = error, close
+        self._window = None  # large, and what refers to it may live until the next collection
         self.over = True
         self.wake()
 
@@ -189,6 +190,7 @@ class Inbox:
                 if not self.over:
                     raise TimeoutError from None
                 if self._queue.empty():
+                    self._spare.clear()  # all batches have been given back, and no window is needed any more
                     return None
                 continue
             if batch is None:

@@ -11,7 +11,7 @@ import pytest
 
 from iii_sync import Worker
 
-from ..support.process import Script
+from ..support.process import Script, run
 
 MIB = 1024 * 1024
 
@@ -91,3 +91,38 @@ def test_memory_does_not_grow(worker: Worker, engine_url: str, engine_kind: str)
     )
     assert sent == received == SIZE and sent_crc == received_crc
     assert writer_growth < LIMIT and reader_growth < LIMIT
+
+
+FINISHED = """
+import gc, sys, time, tracemalloc
+from iii_sync import register_worker
+
+mib = 1024 * 1024
+with register_worker(sys.argv[1]) as worker:
+    def take(data):
+        return sum(len(chunk) for chunk in data["reader"])
+    take = worker.register_function("take-" + worker.worker_id, take).id
+    def stream():
+        with worker.open(take, "wb") as file:
+            for _ in range(8 * 16):
+                file.write(bytes(mib // 16))
+        assert file.result == 8 * mib
+    stream()
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    for _ in range(8):
+        stream()
+    held = tracemalloc.get_traced_memory()[0]
+    end = time.monotonic() + 10
+    while held > 4 * mib and time.monotonic() < end:  # the last descriptors are closed by the background thread
+        time.sleep(0.05)
+        held = tracemalloc.get_traced_memory()[0]
+    print(f"{held / mib:.1f} MiB")
+    assert held < 4 * mib, held / mib
+"""
+
+
+def test_a_stream_that_is_over_holds_no_buffers(engine_url: str) -> None:
+    """Not even until the next collection: a server would grow by some MiB for each upload in between."""
+    print(run(FINISHED, engine_url).lines)
