@@ -77,6 +77,9 @@ _SEND_TIMEOUT = 30.0
 #: After how many seconds a call is suspected to wait for a channel end that its own caller has not touched.
 _SUSPICIOUS = 5.0
 
+#: Seconds after which a worker that waits to be ended handles a signal that did not wake it.
+_NAP = 1.0
+
 _LOG_LEVELS = ("trace", "debug", "info", "warn", "error")
 
 _numbers = itertools.count(1)
@@ -934,7 +937,13 @@ class Worker:
 
         # Through the reader thread: a signal handler runs amid the very call that holds the event's lock.
         with terminating(lambda: self._loop.call_soon(self._stop_waiting.set)):
-            stopped = self._stop_waiting.wait(timeout)
+            # Not in one piece: when a signal comes as the main thread falls asleep, or another thread gets it, its
+            # Python handler runs only when the main thread wakes up.
+            deadline = Deadline(timeout)
+            stopped = self._stop_waiting.is_set()
+            while not stopped and not deadline.expired:
+                remaining = deadline.remaining()
+                stopped = self._stop_waiting.wait(_NAP if remaining is None else min(_NAP, remaining))
         if self._session.fatal is not None:
             raise fresh(self._session.fatal)
         return stopped

@@ -165,6 +165,29 @@ def test_sigterm_ends_the_wait_and_running_handlers_finish(engine_url: str, wait
     assert (script.end(), script.stderr()) == (0, "")
 
 
+def test_a_signal_that_does_not_wake_the_main_thread(engine_url: str) -> None:
+    """One that another thread gets, or that comes as the main thread falls asleep, ends the wait all the same."""
+    script = Script(
+        """
+import signal, sys, threading, time
+from iii_sync import register_worker
+def end():
+    time.sleep(0.3)
+    print('sending')
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+    time.sleep(60)
+with register_worker(sys.argv[1]) as w:
+    threading.Thread(target=end, daemon=True).start()
+    assert w.wait() is True
+    print('ended')
+""",
+        engine_url,
+    )
+    script.until("sending")
+    script.until("ended")
+    assert (script.end(), script.stderr()) == (0, "")
+
+
 def test_a_second_sigterm_does_not_wait(engine_url: str) -> None:
     """While handlers are being waited for, SIGTERM does what it always did."""
     script = Script(
