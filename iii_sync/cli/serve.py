@@ -9,13 +9,14 @@ import os
 import sys
 import traceback
 from types import ModuleType
-from typing import Any, Optional
+from typing import Any, NoReturn, Optional
 
 import click
 
 from iii_sync import Worker
 
 from ..errors import EngineConnectionError, EngineTimeoutError
+from ..signals import terminating
 from . import options
 from .failures import FAILED, CommandFailed
 
@@ -68,10 +69,15 @@ def command(target: str, url: Optional[str], namespace: Optional[str]) -> int:
     if options.is_verbose():
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     with worker:
-        print(f"iii-sync: serving {target} as {worker.worker_name} on {worker.get_address()}", file=sys.stderr)
-        with contextlib.suppress(KeyboardInterrupt):
+        # wait() looks after SIGTERM too, but from its own beginning on only, and calls may have come in by then.
+        with contextlib.suppress(KeyboardInterrupt), terminating(_interrupt):
+            print(f"iii-sync: serving {target} as {worker.worker_name} on {worker.get_address()}", file=sys.stderr)
             worker.wait()
     return 0
+
+
+def _interrupt() -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def _module(name: str) -> ModuleType:

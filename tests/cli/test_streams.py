@@ -18,7 +18,7 @@ from typing import Any, Callable
 
 import pytest
 
-from iii_sync import Worker
+from iii_sync import Worker, register_worker
 
 from ..support.engines import killable_engine
 from ..support.terminal import terminal
@@ -314,8 +314,6 @@ class TestGet:
 
     def test_an_engine_that_dies(self, start: Start, engine_kind: str, folder: Path) -> None:
         """Nothing looks whole, and the wait has an end."""
-        from iii_sync import register_worker
-
         with killable_engine(engine_kind) as engine, register_worker(engine.url) as worker:
             functions = Functions(worker, lambda name: name)
             process = start("get", functions.live, "-o", "got", url=engine.url, cwd=folder)
@@ -335,8 +333,6 @@ class TestGet:
         def give(data: Any) -> None:
             with data["writer"] as writer:
                 writer.write(b"content")
-
-        from iii_sync import register_worker
 
         with register_worker(engine_url, marks=False) as other:
             function = other.register_function(unique("cli::unmarked"), give).id
