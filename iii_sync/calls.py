@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from typing import Any, Callable, NamedTuple, Optional, Union
 
 from .errors import CallTimeout, ForkedWorkerError, fresh
+from .net.waiting import Condition
 
-__all__ = ["Answer", "Call", "PassedRef", "in_order"]
+__all__ = ["Answer", "Call", "PassedRef", "Pending", "in_order"]
 
 
 class PassedRef(NamedTuple):
@@ -56,7 +57,15 @@ class Answer:
         return True
 
 
-class Call(concurrent.futures.Future[Any]):
+class Pending(concurrent.futures.Future[Any]):
+    """A future whose lock Ctrl-C cannot leave taken: the reader thread, which settles it, would hang."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._condition: Any = Condition()
+
+
+class Call(Pending):
     """One call on its way: a :class:`concurrent.futures.Future`, made by ``Worker.submit``.
 
     May be used by any number of threads, with :func:`concurrent.futures.wait` and ``as_completed`` too. In a forked
@@ -83,7 +92,6 @@ class Call(concurrent.futures.Future[Any]):
         self.refs = refs
         self._forget = forget
         self._run_callback = run_callback
-        self._cancel_told = threading.Lock()  # taken once, by the first cancel()
 
     def result(self, timeout: Optional[float] = None) -> Any:
         """Return what the function returned.
@@ -138,8 +146,9 @@ class Call(concurrent.futures.Future[Any]):
         if cancelled:
             self._forget(self)
             # wait() and as_completed() hear of a cancelled future by this only; it may be called once.
-            if self._cancel_told.acquire(blocking=False):
-                self.set_running_or_notify_cancel()
+            with self._condition:
+                if self._state == concurrent.futures._base.CANCELLED:
+                    self.set_running_or_notify_cancel()
         return cancelled
 
     def add_done_callback(self, fn: Callable[[Any], object]) -> None:

@@ -18,7 +18,7 @@ from collections import deque
 from typing import Any, Optional
 
 from .errors import ConfigurationError, IIISyncError
-from .net.waiting import Deadline
+from .net.waiting import Condition, Deadline
 from .request import TriggerAction
 from .tracing import current_ids
 from .wire import messages
@@ -77,10 +77,7 @@ class EngineLogHandler(logging.Handler):
         self._service_name = service_name
         self._capacity = capacity
         self._queue: deque[tuple[str, dict[str, Any]]] = deque()
-        # Guards the queue, the counter, and who sends. Taken directly: Ctrl-C can interrupt ``with self._idle`` with
-        # the lock in hand.
-        self._lock = threading.Lock()
-        self._idle = threading.Condition(self._lock)
+        self._lock = Condition()  # guards the queue, the counter, and who sends
         self._active = False  # whether a thread is sending
         self._remove_listener = worker.add_connection_state_listener(self._state_changed)
 
@@ -113,7 +110,7 @@ class EngineLogHandler(logging.Handler):
                 remaining = end - time.monotonic()
                 if remaining <= 0 or self._worker.get_connection_state() != "connected":
                     return
-                self._idle.wait(min(remaining, 0.1))
+                self._lock.wait(min(remaining, 0.1))
 
     def close(self) -> None:
         """Send what is waiting, as far as :meth:`flush` does, and drop the rest."""
@@ -185,7 +182,7 @@ class EngineLogHandler(logging.Handler):
             _sending.now = False
             with self._lock:
                 self._active = False
-                self._idle.notify_all()
+                self._lock.notify_all()
         self._start()  # a record, or a connection, may have come after the last look
 
 

@@ -3,8 +3,7 @@
 Grows as long as every thread is busy, so that handlers which call each other never wait for a thread; the
 thread that was used last is used next, so that the others become idle and end.
 
-``_lock`` guards every field; it is never held while user code runs or while waiting. It is taken directly, not by
-``with self._changed``, which Ctrl-C can interrupt with the lock in hand.
+``_lock`` guards every field; it is never held while user code runs or while waiting.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ import threading
 import time
 from collections import deque
 from typing import Callable, Optional
+
+from .net.waiting import Condition
 
 __all__ = ["HandlerPool"]
 
@@ -36,8 +37,7 @@ class HandlerPool:
         self._name = name
         self._max_threads = max_threads
         self._idle_timeout = idle_timeout
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        self._lock = Condition()
         self._idle: list[queue.SimpleQueue[Optional[Task]]] = []  # one mailbox a waiting thread, newest last
         self._backlog: deque[Task] = deque()
         self._threads: set[threading.Thread] = set()
@@ -71,7 +71,7 @@ class HandlerPool:
                 remaining = end - time.monotonic()
                 if remaining <= 0:
                     return False
-                self._changed.wait(remaining)
+                self._lock.wait(remaining)
             return True
 
     def stop(self) -> None:
@@ -118,14 +118,14 @@ class HandlerPool:
                     task = self._backlog.popleft()
                     self._busy += 1
                     continue
-                self._changed.notify_all()
+                self._lock.notify_all()
                 if self._stopped:
                     break
                 self._idle.append(mailbox)
             task = self._wait(mailbox)
         with self._lock:
             self._threads.discard(threading.current_thread())
-            self._changed.notify_all()
+            self._lock.notify_all()
 
     def _wait(self, mailbox: queue.SimpleQueue[Optional[Task]]) -> Optional[Task]:
         try:

@@ -9,9 +9,7 @@ have run it.
 
 Threads. ``received`` and ``ended`` run on the reader thread and never block. Everything else runs in
 callers' threads or in the reconnecting thread. ``_lock`` guards the fields; it is a leaf: nothing is sent,
-waited for or called back while it is held (``_changed`` waits on it, which lets it go). It is taken by ``with
-self._lock``, never by ``with self._changed``: Ctrl-C can hit inside the latter's ``__enter__``, which is Python, and
-the lock would never be given back.
+waited for or called back while it is held (but for its own ``wait``, which lets it go).
 """
 
 from __future__ import annotations
@@ -22,15 +20,15 @@ import socket
 import threading
 import time
 from collections import deque
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol, Union
 
 from . import _version
-from .calls import Answer, Call, PassedRef
+from .calls import Answer, Call, PassedRef, Pending
 from .errors import (
     AuthenticationError,
     CallTimeout,
+    ConcurrencyError,
     ConnectionLostError,
     ConnectTimeout,
     EngineConnectionError,
@@ -48,7 +46,7 @@ from .errors import (
 from .net.connect import Address, Route, connect
 from .net.connection import Connection
 from .net.loop import Loop
-from .net.waiting import Deadline
+from .net.waiting import Condition, Deadline, Event
 from .repeated import RepeatedAnswers
 from .wire import frames, messages
 
@@ -123,7 +121,7 @@ class Link:
         self._texts = frames.TextAssembler(session.options.max_payload + _INBOUND_EXTRA)
         self.connection: Optional[Connection] = None
         self.answers: Optional[RepeatedAnswers] = None
-        self.hello: Future[messages.Message] = Future()
+        self.hello: Pending = Pending()
         self.worker_id: Optional[str] = None
         self.token: Optional[str] = None
         self.since: float = time.monotonic()
@@ -183,15 +181,14 @@ class Session:
         self.options = options
         self._loop = loop
         self._handlers = handlers
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        self._lock = Condition()
         self._state: ConnectionState = "disconnected"
         self._link: Optional[Link] = None
         self._attempt: Optional[Link] = None  # a link that is not current yet
         self._previous: Optional[Link] = None
         self._pending: dict[str, tuple[Union[Call, Answer], Link]] = {}
         self._fatal: Optional[BaseException] = None
-        self._closing = threading.Event()
+        self._closing = Event()
         self._reconnecting = False
         self._tries = 0  # since the last stable link
         self._lost: Optional[BaseException] = None  # why there is no link
@@ -307,27 +304,38 @@ class Session:
         link: Optional[Link] = None
         while True:
             link = self._wait_for_link(deadline, function_id, after=link)
-            assert link.connection is not None
+            connection = link.connection
+            assert connection is not None
+            begun: list[bool] = []
             try:
-                link.connection.take_turn(deadline)
+                connection.in_turn(deadline, self._send_entered, call, link, connection, data, deadline, begun)
+                return
             except Exception as exc:
-                if link.connection.error is not None:
-                    continue  # it has ended, and took nothing: the next one will do as well
-                raise _not_sent(exc, function_id, message) from None
-            try:
-                if call is not None:
-                    self._enter(call, link)
-                try:
-                    link.connection.send(data, deadline)
-                except BaseException as exc:
-                    if call is not None:
-                        self._forget(call)
-                    if isinstance(exc, Exception):
-                        raise _not_sent(exc, function_id, message) from exc
-                    raise
-            finally:
-                link.connection.give_turn_back()
-            return
+                if begun:
+                    raise _not_sent(exc, function_id, message) from exc
+                if connection.error is None:
+                    raise _not_sent(exc, function_id, message) from None
+                # It has ended, and took nothing: the next one will do as well.
+
+    def _send_entered(
+        self,
+        call: Union[Call, Answer, None],
+        link: Link,
+        connection: Connection,
+        data: bytes,
+        deadline: Deadline,
+        begun: list[bool],
+    ) -> None:
+        """With the turn: enter the call into the table and send it, or neither."""
+        begun.append(True)
+        try:
+            if call is not None:
+                self._enter(call, link)
+            connection.send(data, deadline)
+        except BaseException:
+            if call is not None:
+                self._forget(call)
+            raise
 
     def encoded(self, message: messages.Message, function_id: str) -> bytes:
         """Return the message as it travels; refuses what is too large."""
@@ -349,11 +357,7 @@ class Session:
     def _send_frames(self, link: Link, encoded: bytes, deadline: Deadline) -> None:
         connection = link.connection
         assert connection is not None
-        connection.take_turn(deadline)
-        try:
-            connection.send(encoded, deadline)
-        finally:
-            connection.give_turn_back()
+        connection.in_turn(deadline, connection.send, encoded, deadline)
 
     def register(self, registration: messages.Message) -> None:
         """Send one registration and wait until the engine has taken it.
@@ -442,19 +446,14 @@ class Session:
             # For a moment the link that was just made is both.
             links = {link for link in (self._link, self._attempt) if link is not None}
             self._link = None
-            self._changed.notify_all()
+            self._lock.notify_all()
         deadline = Deadline(timeout)
         for link in links:
             connection = link.connection
-            if connection is None or link.answers is None:
+            if connection is None:
                 continue
             try:
-                connection.take_turn(deadline)
-                try:
-                    connection.sent_close()
-                    connection.send(link.answers.take() + frames.close_frame(1000), deadline)
-                finally:
-                    connection.give_turn_back()
+                connection.in_turn(deadline, _send_close, link, deadline)
             except (IIISyncError, TimeoutError):
                 connection.drop(WorkerClosedError("the worker was shut down"))
 
@@ -532,7 +531,7 @@ class Session:
                 raise fresh(link.connection.error)
             self._link = link
             link.since = time.monotonic()
-            self._changed.notify_all()
+            self._lock.notify_all()
         self._set_state("connected", link)
         self._loop.call_later(_PING_EVERY, lambda: self._keep_alive(link))
         return True
@@ -638,7 +637,7 @@ class Session:
                 # One that broke just now is still the current one until the reader thread takes note.
                 if link is not None and link is not after and link.connection and link.connection.error is None:
                     return link
-                if not self._changed.wait(deadline.remaining()) and deadline.expired:
+                if not self._lock.wait(deadline.remaining()) and deadline.expired:
                     raise ConnectionLostError(
                         f"{function_id}: not sent, {self.address} could not be reached for {deadline.timeout:g} s",
                         may_have_run=False,
@@ -872,7 +871,7 @@ class Session:
             if self._closing.is_set():
                 return
             self._fatal = error
-            self._changed.notify_all()
+            self._lock.notify_all()
         _log.error("giving up on %s: %s", self.address, error)
         self._set_state("failed")
         self._handlers.gave_up()
@@ -912,11 +911,17 @@ def _frames(data: bytes) -> bytes:
     return frames.encode_message(frames.TEXT, data, _FRAGMENT_ABOVE)
 
 
+def _send_close(link: Link, deadline: Deadline) -> None:
+    assert link.connection is not None and link.answers is not None
+    link.connection.sent_close()
+    link.connection.send(link.answers.take() + frames.close_frame(1000), deadline)
+
+
 def _not_sent(exc: Exception, function_id: str, message: messages.Message) -> Exception:
     """What a call raises that could not be sent: half a message is none, so nobody can have run it."""
     if isinstance(exc, TimeoutError):
         return CallTimeout("TIMEOUT", f"the call could not be sent: {exc}", function_id, message.get("invocation_id"))
-    if isinstance(exc, WorkerClosedError):
+    if isinstance(exc, (WorkerClosedError, ConcurrencyError)):
         return exc
     return ConnectionLostError(f"{function_id}: not sent, the connection broke: {exc}", may_have_run=False)
 

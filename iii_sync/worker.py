@@ -45,7 +45,7 @@ from .errors import (
 from .functions import Function, FunctionRef, Functions, check_function_id
 from .net.connect import Address
 from .net.loop import Loop
-from .net.waiting import Deadline
+from .net.waiting import Deadline, Event
 from .pool import HandlerPool
 from .request import DEFAULT_TIMEOUT, Request, Suspicion, TriggerAction, prepare
 from .session import ConnectionState, Link, Session
@@ -181,8 +181,8 @@ class Worker:
         self._providers: Optional[Providers] = None
         self._lock = threading.Lock()  # guards _ending: one thread ends the worker; and the making of the two above
         self._ending = False
-        self._ended = threading.Event()
-        self._stop_waiting = threading.Event()  # ended, given up, or the process is asked to end
+        self._ended = Event()
+        self._stop_waiting = Event()  # ended, given up, or the process is asked to end
         _workers.add(self)
 
     # --- calling ---------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from iii_sync import ReconnectionConfig, Worker, errors, register_worker
 from .support.process import Script
 from .support.rawengine import Visit, alive, raw_engine, until_told
 from .support.rawserver import RawPeer
-from .support.threads import in_thread
+from .support.threads import in_thread, is_locked
 
 WAIT = 20.0
 
@@ -483,7 +483,7 @@ def test_a_call_that_had_not_left_did_not_run() -> None:
         link = worker._session._link
         assert link is not None and link.connection is not None
         turn = link.connection._turn
-        wait_until(turn.locked, "the large one to be on its way")
+        wait_until(lambda: is_locked(turn), "the large one to be on its way")
         small = in_thread(lambda: worker.trigger("small", 2, timeout=WAIT))
         time.sleep(0.2)  # it has no other sign than that it waits
         leave.set()

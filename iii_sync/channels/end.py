@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 else:
     _RawFile = io.RawIOBase
 
-__all__ = ["OWN_TIMEOUT", "End", "Owner", "as_bytes", "as_channel_error", "as_target", "let_go"]
+__all__ = ["OWN_TIMEOUT", "End", "Owner", "as_bytes", "as_channel_error", "as_target", "foreign", "let_go"]
 
 #: The default of the ``timeout`` of single calls: the end's own ``timeout``.
 OWN_TIMEOUT: Any = type("_OwnTimeout", (), {"__repr__": lambda self: "<the end's timeout>"})()
@@ -216,9 +216,7 @@ class End(_RawFile):
 
     def _check_process(self) -> None:
         if self._pid != os.getpid():
-            raise ForkedWorkerError(
-                "this channel end belongs to the parent process; open the reference with a worker made here"
-            )
+            raise foreign()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -323,6 +321,13 @@ def let_go(view: memoryview) -> None:
     """Release a view: a traceback may hold it, and its owner could not be resized until then."""
     with contextlib.suppress(BufferError):
         view.release()
+
+
+def foreign() -> ForkedWorkerError:
+    """Return what to raise in a forked child."""
+    return ForkedWorkerError(
+        "this channel end belongs to the parent process; open the reference with a worker made here"
+    )
 
 
 def as_channel_error(error: BaseException, what: str) -> BaseException:

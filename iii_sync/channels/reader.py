@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import operator
-import threading
+import os
 from collections import deque
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any, Callable, Literal, Optional, Union, overload
@@ -21,7 +21,8 @@ from ..errors import (
     fresh,
 )
 from ..net.inbox import Batch, Inbox
-from .end import OWN_TIMEOUT, End, Owner, as_target, let_go
+from ..net.waiting import RLock
+from .end import OWN_TIMEOUT, End, Owner, as_target, foreign, let_go
 from .files import ChannelFileReader, ChannelTextReader, file_of_reader
 from .refs import StreamChannelRef
 
@@ -71,7 +72,7 @@ class ChannelReader(End):
         self.allow_empty = allow_empty
         self._expected: Optional[int] = None  # bytes that the stream must have, where somebody has said so
         self._inbox = Inbox()
-        self._using = threading.Lock()  # held by the thread that reads; taken without waiting
+        self._using = _Use()  # held by the thread that reads
         self._callbacks: list[Callable[[str], object]] = []
         # The rest belongs to the thread that reads.
         self._items: deque[_Item] = deque()
@@ -128,7 +129,8 @@ class ChannelReader(End):
             ConcurrencyError: Another thread is reading.
             ValueError: Closed.
         """
-        with _Reading(self, timeout):
+        with self._using:
+            self._begin(timeout)
             size = _number(size)
             if size < 0:
                 while self._more():
@@ -156,7 +158,8 @@ class ChannelReader(End):
 
         Raises like :meth:`read`.
         """
-        with _Reading(self, timeout):
+        with self._using:
+            self._begin(timeout)
             size = _number(size)
             if size == 0 or not self._some():
                 return b""
@@ -172,7 +175,8 @@ class ChannelReader(End):
         """
         target = as_target(buffer)
         try:
-            with _Reading(self, timeout):
+            with self._using:
+                self._begin(timeout)
                 if not len(target) or not self._some():
                     return 0
                 return self._take_into(target)
@@ -188,7 +192,8 @@ class ChannelReader(End):
 
         Blocks and raises like :meth:`read1`; at least one byte, whatever ``size`` is, as in ``io.BufferedReader``.
         """
-        with _Reading(self, OWN_TIMEOUT):
+        with self._using:
+            self._begin(OWN_TIMEOUT)
             size = operator.index(size)
             if not self._some():
                 return b""
@@ -201,7 +206,8 @@ class ChannelReader(End):
         return self
 
     def __next__(self) -> bytes:
-        with _Reading(self, OWN_TIMEOUT):
+        with self._using:
+            self._begin(OWN_TIMEOUT)
             if not self._some():
                 raise StopIteration
             data, start = self._items[0]
@@ -212,7 +218,8 @@ class ChannelReader(End):
 
         Blocks until the line is complete and raises like :meth:`read`; a timeout loses nothing.
         """
-        with _Reading(self, timeout):
+        with self._using:
+            self._begin(timeout)
             limit = _number(size)
             if limit == 0:
                 return b""
@@ -255,7 +262,8 @@ class ChannelReader(End):
         """
         self._check_open()
         while True:
-            with _Reading(self, OWN_TIMEOUT):
+            with self._using:
+                self._begin(OWN_TIMEOUT)
                 if not self._items and not self._more():
                     self._raise_end_error_unless(b"")
                     return
@@ -353,19 +361,24 @@ class ChannelReader(End):
         if self._in_other_process():
             self._closed = True
             return
-        with self._state_lock:
-            if self._closed:
-                return
-            self._closed = True
-            unused = self._connection is None and self._failure is None
-            if self._failure is None:
-                self._failure = error
-        if unused and not self._handed_out and not self._owner.is_alone(self):
-            self._owner.run_soon(self._announce_leaving)
-        elif self._connection is not None:
-            # RST while data may still come: the engine never reads this end and would not notice a FIN.
-            self._connection.drop(error, reset=not self._inbox.over)
-            self._inbox.wake()
+        try:
+            with self._state_lock:
+                if self._closed:
+                    return
+                self._closed = True
+                unused = self._connection is None and self._failure is None
+                if self._failure is None:
+                    self._failure = error
+            if unused and not self._handed_out and not self._owner.is_alone(self):
+                self._owner.run_soon(self._announce_leaving)
+            elif self._connection is not None:
+                # RST while data may still come: the engine never reads this end and would not notice a FIN.
+                self._connection.drop(error, reset=not self._inbox.over)
+                self._inbox.wake()
+        except BaseException:
+            if self._connection is not None:  # Ctrl-C: nobody would close it a second time
+                self._connection.drop(error, reset=True)
+            raise
         self._owner.end_is_over(self)
 
     def _announce_leaving(self) -> None:
@@ -379,6 +392,17 @@ class ChannelReader(End):
         connection.drop(ChannelAbortedError("the reader was closed"), reset=True)
         self._owner.end_is_over(self)
 
+    def _begin(self, timeout: Optional[float]) -> None:
+        """Begin a call that reads, with ``_using``."""
+        self._check_open()
+        self._wait = self._patience(timeout)
+        if self._moving:
+            self._items.clear()
+            self._batches.clear()
+            self._at_hand = 0
+            self._end_by_interruption()
+            self._moving = False
+
     def _has_begun(self) -> bool:
         """Whether anything has arrived, or the stream is over. Any thread."""
         return self._inbox.over or self._inbox.stream.messages > 0
@@ -388,7 +412,8 @@ class ChannelReader(End):
         if self._connection is None or self._at_hand:
             return False
         try:
-            with _Reading(self, 0):
+            with self._using:
+                self._begin(0)
                 return not self._more() and self._end_error is None
         except (IIISyncError, ValueError):
             return False
@@ -613,34 +638,29 @@ def _number(size: Optional[int]) -> int:
     return -1 if size is None else operator.index(size)
 
 
-class _Reading:
-    """Keeps a second thread out of a reader, and a closed or foreign one from being read."""
+class _Use(RLock):
+    """Keeps a second thread out of a reader, and foreign processes; never waited for, and never taken twice.
 
-    __slots__ = ("_reader", "_timeout")
+    A lock that is left in C, so that Ctrl-C cannot hit before it is free again: see :mod:`iii_sync.net.waiting`.
+    """
 
-    def __init__(self, reader: ChannelReader, timeout: Optional[float]) -> None:
-        self._reader = reader
-        self._timeout = timeout
+    def __init__(self) -> None:
+        super().__init__()
+        self._pid = os.getpid()
 
-    def __enter__(self) -> None:
-        reader = self._reader
-        reader._check_process()
-        if not reader._using.acquire(blocking=False):
-            raise ConcurrencyError("another thread is reading this channel; a reader is used by one at a time")
-        if reader._closed:
-            reader._using.release()
-            raise ValueError("I/O operation on closed file")
+    def __enter__(self) -> bool:
+        if self._pid != os.getpid():
+            raise foreign()
+        if self._is_owned():  # a callback that reads on
+            raise ConcurrencyError(_IN_USE)
         try:
-            reader._wait = reader._patience(self._timeout)
-            if reader._moving:
-                reader._items.clear()
-                reader._batches.clear()
-                reader._at_hand = 0
-                reader._end_by_interruption()
-                reader._moving = False
+            if not self.acquire(blocking=False):
+                raise ConcurrencyError(_IN_USE)
         except BaseException:
-            reader._using.release()
+            if self._is_owned():
+                self.release()
             raise
+        return True
 
-    def __exit__(self, *exc: object) -> None:
-        self._reader._using.release()
+
+_IN_USE = "another thread is reading this channel; a reader is used by one at a time"

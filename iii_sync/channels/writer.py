@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Callable, Literal, NoReturn, Optional, overload
 
@@ -17,7 +16,7 @@ from ..errors import (
     WriteTimeout,
 )
 from ..net.connection import STALL, Connection
-from ..net.waiting import Deadline
+from ..net.waiting import Deadline, Event
 from ..wire import frames
 from .end import OWN_TIMEOUT, End, Owner, as_bytes, as_channel_error, let_go
 from .files import ChannelFileWriter, ChannelTextWriter, file_of_writer, writes_to
@@ -210,12 +209,13 @@ class ChannelWriter(End):
             except BaseException:
                 self.abort()
                 raise
-        with self._state_lock:
-            if self._closed:
-                return
-            self._closed = True
-            busy = self._writing > 0
+        ours = False
         try:
+            with self._state_lock:
+                if self._closed:
+                    return
+                ours = self._closed = True
+                busy = self._writing > 0
             if self._connection is None and self._handed_out:
                 return
             if busy:
@@ -226,9 +226,10 @@ class ChannelWriter(End):
             except ChannelBrokenError as exc:
                 raise self._explained(exc) from exc.__cause__
         finally:
-            if self._connection is not None:
-                self._connection.drop(ChannelAbortedError("closed"))
-            self._owner.end_is_over(self)
+            if ours:
+                if self._connection is not None:
+                    self._connection.drop(ChannelAbortedError("closed"))
+                self._owner.end_is_over(self)
 
     def abort(self) -> None:
         """Drop the stream without marking its end: the reader's next read raises. Any thread; never waits.
@@ -239,13 +240,18 @@ class ChannelWriter(End):
         if self._in_other_process():
             self._closed = True
             return
-        with self._state_lock:
-            if self._closed and (self._connection is None or self._connection.error is not None):
-                return
-            self._closed = True
         error = ChannelAbortedError("the stream was aborted")
-        unused = self._connection is None
-        self._fail(error)
+        try:
+            with self._state_lock:
+                if self._closed and (self._connection is None or self._connection.error is not None):
+                    return
+                self._closed = True
+            unused = self._connection is None
+            self._fail(error)
+        except BaseException:
+            if self._connection is not None:  # Ctrl-C: nobody would abort it a second time
+                self._connection.drop(error, last=self._last_words)
+            raise
         if unused and self._marks and not self._handed_out:
             self._owner.run_soon(self._announce_abort)
         self._owner.end_is_over(self)
@@ -285,26 +291,26 @@ class ChannelWriter(End):
     def _send(self, view: memoryview, timeout: Optional[float]) -> None:
         connection = self._connected(self._ending)
         deadline = Deadline(timeout, silence=True)
-        begun = False  # whether something of this call may be in the stream
+        begun: list[bool] = []  # not empty: something of this call may be in the stream
         try:
-            connection.take_turn(deadline)
-            try:
-                self._raise_failure()
-                outgoing, size = self._outgoing, len(view)
-                for start in range(0, size, frames.MAX_FRAME):
-                    piece = view[start : start + frames.MAX_FRAME] if size > frames.MAX_FRAME else view
-                    # A call is never split over two frames without need: so it can time out before it has begun.
-                    self._make_room(connection, len(piece), deadline)
-                    begun = True
-                    if outgoing.add(piece):
-                        connection.push(deadline)
-                    else:
-                        connection.push_later(LATER)
-                self._sent += size
-            finally:
-                connection.give_turn_back()
+            connection.in_turn(deadline, self._add, connection, view, deadline, begun)
         except BaseException as exc:
             self._broken(connection, exc, not begun)
+
+    def _add(self, connection: Connection, view: memoryview, deadline: Deadline, begun: list[bool]) -> None:
+        """Let ``view`` be sent, with the turn."""
+        self._raise_failure()
+        outgoing, size = self._outgoing, len(view)
+        for start in range(0, size, frames.MAX_FRAME):
+            piece = view[start : start + frames.MAX_FRAME] if size > frames.MAX_FRAME else view
+            # A call is never split over two frames without need: so it can time out before it has begun.
+            self._make_room(connection, len(piece), deadline)
+            begun.append(True)
+            if outgoing.add(piece):
+                connection.push(deadline)
+            else:
+                connection.push_later(LATER)
+        self._sent += size
 
     def _make_room(self, connection: Connection, size: int, deadline: Deadline) -> None:
         """Wait until ``size`` bytes fit into the growing frame, with the turn."""
@@ -315,19 +321,19 @@ class ChannelWriter(End):
     def _send_now(self, data: bytes, timeout: Optional[float]) -> None:
         connection = self._connected(self._ending)
         deadline = Deadline(timeout, silence=True)
-        begun = False
+        begun: list[bool] = []
         try:
-            connection.take_turn(deadline)
-            try:
-                self._raise_failure()
-                connection.drain(deadline, stalled=self._stalled)
-                begun = True
-                connection.send(data, deadline, stalled=self._stalled)
-            finally:
-                connection.give_turn_back()
+            connection.in_turn(deadline, self._send_whole, connection, data, deadline, begun)
         except BaseException as exc:
             # A message that did not leave at all may be sent again.
             self._broken(connection, exc, not begun or (isinstance(exc, TimeoutError) and connection.error is None))
+
+    def _send_whole(self, connection: Connection, data: bytes, deadline: Deadline, begun: list[bool]) -> None:
+        """Send ``data``, with the turn."""
+        self._raise_failure()
+        connection.drain(deadline, stalled=self._stalled)
+        begun.append(True)
+        connection.send(data, deadline, stalled=self._stalled)
 
     def _broken(self, connection: Connection, exc: BaseException, undisturbed: bool) -> NoReturn:
         """Note what a failed write means for the stream, and raise it."""
@@ -361,23 +367,8 @@ class ChannelWriter(End):
 
     def _finish(self, deadline: Deadline) -> None:
         connection = self._connected(self._ending)
-        tail: list[bytes] = []
         try:
-            connection.take_turn(deadline)
-            try:
-                self._raise_failure()
-                connection.drain(deadline, stalled=self._stalled)
-                # An empty stream is marked in any case: there is no consumer whom the marks could stop too early.
-                if not self._outgoing.opened or (not self._marks and not self._sent):
-                    tail.append(opening_mark())
-                if self._marks or not self._sent:
-                    tail.append(frames.encode_frame(frames.BINARY))
-                tail.append(frames.close_frame(1000))
-                connection.sent_close()
-                self._outgoing.opened = True
-                connection.send(b"".join(tail), deadline, stalled=self._stalled)
-            finally:
-                connection.give_turn_back()
+            connection.in_turn(deadline, self._send_end, connection, deadline)
             self._await_end(connection, deadline)
         except EngineConnectionError as exc:
             raise as_channel_error(self._failure or exc, "the stream was not completed") from None
@@ -385,6 +376,21 @@ class ChannelWriter(End):
             raise
         except TimeoutError as exc:
             raise CloseTimeout(f"{connection.label}: {exc}; the end of the stream could not be sent") from None
+
+    def _send_end(self, connection: Connection, deadline: Deadline) -> None:
+        """Send all that waits, and the end mark with the Close; with the turn."""
+        tail: list[bytes] = []
+        self._raise_failure()
+        connection.drain(deadline, stalled=self._stalled)
+        # An empty stream is marked in any case: there is no consumer whom the marks could stop too early.
+        if not self._outgoing.opened or (not self._marks and not self._sent):
+            tail.append(opening_mark())
+        if self._marks or not self._sent:
+            tail.append(frames.encode_frame(frames.BINARY))
+        tail.append(frames.close_frame(1000))
+        connection.sent_close()
+        self._outgoing.opened = True
+        connection.send(b"".join(tail), deadline, stalled=self._stalled)
 
     def _await_end(self, connection: Connection, deadline: Deadline) -> None:
         unsent = connection.unsent()
@@ -438,7 +444,7 @@ class _Ending:
 
     def __init__(self, outgoing: Outgoing) -> None:
         self._outgoing = outgoing
-        self.over = threading.Event()
+        self.over = Event()
         self.error: Optional[BaseException] = None
         self.close: Optional[frames.CloseReason] = None
         self._buffer = bytearray(512)

@@ -30,18 +30,19 @@ import struct
 import threading
 import time
 from collections import deque
-from typing import Callable, Optional, Protocol, Union
+from typing import Any, Callable, Optional, Protocol, TypeVar, Union
 
-from ..errors import EngineConnectionError, RemoteProtocolError, fresh
+from ..errors import ConcurrencyError, EngineConnectionError, RemoteProtocolError, fresh
 from ..wire import frames
 from .loop import READ, WRITE, Loop
-from .waiting import Deadline, wait_for_socket
+from .waiting import Deadline, RLock, wait_for_socket
 
 __all__ = ["Connection", "Receiver"]
 
 _log = logging.getLogger("iii_sync.io")
 
 Buffer = Union[bytes, bytearray, memoryview]
+T = TypeVar("T")
 
 #: What may wait in the outbox, in bytes of memory. A peer that lets more pile up does not read, and will not
 #: get better.
@@ -121,7 +122,7 @@ class Connection:
         self._receiver = receiver
         self._label = label
         self._parser = frames.FrameParser()
-        self._turn = threading.Lock()
+        self._turn = RLock()  # never taken twice; one that knows its holder, see in_turn()
         self._tls_lock = threading.Lock() if hasattr(sock, "pending") else None
         self._state_lock = threading.Lock()
         self._error: Optional[BaseException] = None
@@ -198,22 +199,44 @@ class Connection:
         """Receive again after a pause. Any thread; does not block."""
         self._loop.call_soon(self._resume)
 
-    def take_turn(self, deadline: Deadline) -> None:
-        """Take the right to send; give it back with :meth:`give_turn_back`, in a ``finally``.
+    def in_turn(self, deadline: Deadline, function: Callable[..., T], *args: Any) -> T:
+        """Call ``function(*args)`` with the right to send.
 
-        Blocks until other senders are done, at most until ``deadline``.
+        Blocks until other senders are done, at most until ``deadline``. What still waits afterwards is sent by the
+        reader thread as the socket drains.
+
+        Ctrl-C can hit between any two steps and leaves the turn free all the same. Nothing that is noted behind
+        ``acquire()`` can be trusted for that, so the lock itself is asked whether this thread has it: in a ``finally``
+        around the ``acquire()``, and once more around that, for an interruption that hits inside the first.
 
         Raises:
             TimeoutError: The turn did not come in time; nothing was sent.
-            BaseException: What :meth:`drop` was given, or what broke the connection.
+            ConcurrencyError: This thread has the turn already, further up its stack.
+            BaseException: What ``function`` raises, what :meth:`drop` was given, or what broke the connection.
         """
-        if not self._turn.acquire(blocking=False):
-            remaining = deadline.remaining()
-            if not self._turn.acquire(timeout=-1 if remaining is None else remaining):
-                raise TimeoutError(f"another thread was sending to {self._label} for {deadline.timeout:g} s")
-        if self._error is not None:
-            self.give_turn_back()
-            self._check()
+        turn = self._turn
+        if turn._is_owned():
+            raise ConcurrencyError(f"a signal handler or a log handler may not send to {self._label} amid a send to it")
+        try:
+            try:
+                if not turn.acquire(blocking=False):
+                    self._wait_for_turn(deadline)
+                if self._error is not None:
+                    raise fresh(self._error)
+                return function(*args)
+            finally:
+                if turn._is_owned():
+                    self._give_turn_back()
+        except BaseException:
+            if turn._is_owned():
+                turn.release()
+            self._loop.call_soon(self._after_turn)  # what an interruption kept from being done
+            raise
+
+    def _wait_for_turn(self, deadline: Deadline) -> None:
+        remaining = deadline.remaining()
+        if not self._turn.acquire(timeout=-1 if remaining is None else remaining):
+            raise TimeoutError(f"another thread was sending to {self._label} for {deadline.timeout:g} s")
 
     def send(self, data: Buffer, deadline: Deadline, *, stalled: Optional[Callable[[], None]] = None) -> None:
         """Send frames, all of them, behind those that still wait; needs the turn.
@@ -308,8 +331,8 @@ class Connection:
             raise TimeoutError(f"nothing could be sent for {deadline.timeout:g} s")
         return None
 
-    def give_turn_back(self) -> None:
-        """End the turn; what still waits is sent by the reader thread as the socket drains. Does not block."""
+    def _give_turn_back(self) -> None:
+        """End the turn and see to what still waits. Does not block."""
         while True:
             left = self._rest is not None
             self._turn.release()
@@ -332,7 +355,6 @@ class Connection:
                 pass  # the connection broke, and _try_send has noted it
             except BaseException as exc:
                 self._interrupted(exc)
-                self._turn.release()
                 raise
 
     def sent_close(self) -> None:
@@ -490,6 +512,13 @@ class Connection:
         finally:
             self._turn.release()
         return True
+
+    def _after_turn(self) -> None:
+        """See to everything that the holder of the turn sees to when he gives it back."""
+        self._close_if_over()
+        if not self._ended and self._push_soon():
+            self._send_pong()
+            self._watch()
 
     def _push_late(self) -> None:
         self._later = False

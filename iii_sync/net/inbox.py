@@ -13,11 +13,12 @@ import queue
 import sys
 import threading
 from collections import deque
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 from ..wire import frames
 from ..wire.marks import StreamEnd
 from .connection import Connection
+from .waiting import Condition
 
 __all__ = ["Batch", "Inbox"]
 
@@ -79,6 +80,10 @@ class Inbox:
         self._connection: Optional[Connection] = None
         # Wider than MAX_ITEMS: one read may bring several items, and then there are the wake-ups.
         self._queue: queue.Queue[Optional[Batch]] = queue.Queue(MAX_ITEMS + 512)
+        if hasattr(self._queue, "mutex"):  # gevent's queues have none
+            # A consumer that is interrupted must not leave it taken, for the reader thread would hang.
+            lock: Any = Condition()
+            self._queue.mutex = self._queue.not_empty = self._queue.not_full = self._queue.all_tasks_done = lock
         self._lock = threading.Lock()
         self._waiting = 0  # bytes in the queue; under _lock
         self._paused = False  # under _lock

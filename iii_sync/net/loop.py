@@ -15,6 +15,7 @@ parent ends it.
 from __future__ import annotations
 
 import collections
+import contextlib
 import heapq
 import itertools
 import logging
@@ -102,12 +103,12 @@ class Loop:
 
     def call_soon(self, function: Callable[[], None]) -> None:
         """Have ``function`` called on the loop's thread. Any thread, finalizers too; never blocks."""
-        self._posted.append(function)
-        if self._awake or os.getpid() != self._pid:
-            return
         # The flag is set before the byte is sent and cleared before the calls are made: a call appended in
         # between is either seen by that round or sends a byte of its own.
         try:
+            self._posted.append(function)
+            if self._awake or os.getpid() != self._pid:
+                return
             self._awake = True
             self._wake_out.send(b"\0")
         except OSError:
@@ -115,6 +116,9 @@ class Loop:
         except BaseException:
             # Ctrl-C: perhaps no byte is under way, and with the flag set nobody would ever send one.
             self._awake = False
+            if os.getpid() == self._pid:
+                with contextlib.suppress(OSError):
+                    self._wake_out.send(b"\0")
             raise
 
     def call_later(self, delay: float, function: Callable[[], None]) -> Timer:

@@ -1,4 +1,18 @@
-"""Waiting with a deadline: for time, and for a socket."""
+"""Waiting: with a deadline, for a socket, for another thread.
+
+Ctrl-C and locks. KeyboardInterrupt hits the main thread between two bytecodes, wherever the interpreter looks for
+signals: behind every call and at the beginning of every function. So it hits, too, between a lock's ``acquire()`` and
+whatever is noted of that; and inside ``__enter__`` and ``__exit__`` where these are Python, as in
+``threading.Condition`` (and so in ``threading.Event``, ``queue.Queue`` and ``concurrent.futures.Future``), which then
+leave their lock taken for ever: the next to want it, the reader thread say, hangs, and every socket of the worker with
+it. Two things are safe, and nothing else is used where the main thread can come by:
+
+* ``with lock``, for a lock of C: the interpreter does not look between the end of ``__enter__`` and the ``with`` that
+  covers it, nor before ``__exit__`` takes effect (from Python 3.10 on; 3.9 has a gap of one bytecode there).
+  :class:`Condition` is such a lock, and so are those who are given one.
+* A lock that knows its holder (``RLock``), asked for that in a ``finally`` around the ``acquire()``, and in one more
+  around that, for an interruption that hits inside the first.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +21,24 @@ import selectors
 import socket
 import threading
 import time
-from typing import Optional
+from collections import deque
+from typing import TYPE_CHECKING, Optional
 
-__all__ = ["Deadline", "wait_for_socket"]
+if TYPE_CHECKING:
+
+    class RLock:
+        """A lock that knows its holder."""
+
+        def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
+        def release(self) -> None: ...
+        def _is_owned(self) -> bool: ...
+        def __enter__(self) -> bool: ...
+        def __exit__(self, *exc: object) -> None: ...
+
+else:
+    RLock = type(threading.RLock())
+
+__all__ = ["Condition", "Deadline", "Event", "RLock", "wait_for_socket"]
 
 #: The longest single wait, in seconds: ``poll`` counts milliseconds in 32 bits.
 _LONGEST_WAIT = 86_400.0
@@ -66,3 +95,78 @@ def wait_for_socket(sock: socket.socket, timeout: Optional[float], *, write: boo
     with selectors.DefaultSelector() as selector:
         selector.register(sock, selectors.EVENT_WRITE if write else selectors.EVENT_READ)
         return bool(selector.select(timeout))
+
+
+class Condition(RLock):
+    """A lock, and waiting for what it guards; like ``threading.Condition``, and Ctrl-C cannot leave it taken.
+
+    It is its own lock, so that ``with`` enters and leaves it in C. It takes the place of the conditions inside
+    ``Queue`` and ``Future`` as well, for waiters that look again at what they wait for.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sleepers: deque[threading.Lock] = deque()  # each held until it is woken
+
+    def wait(self, timeout: Optional[float] = None) -> bool:
+        """Let go of the lock until :meth:`notify_all`, at most ``timeout`` seconds; returns whether that came.
+
+        The lock must be held, once; it is held again afterwards, even when the wait was interrupted.
+        """
+        sleeper = threading.Lock()
+        sleeper.acquire()
+        woken = False
+        self._sleepers.append(sleeper)
+        try:
+            try:
+                self.release()
+                woken = sleeper.acquire(timeout=-1 if timeout is None else timeout)
+            finally:
+                if not self._is_owned():
+                    self.acquire()
+        finally:
+            if not self._is_owned():
+                self.acquire()
+            # An interruption leaves it there at worst, until the next time all are woken.
+            if not woken and sleeper in self._sleepers:
+                self._sleepers.remove(sleeper)
+        return woken
+
+    def notify_all(self) -> None:
+        """Wake whoever waits; the lock must be held."""
+        while self._sleepers:
+            sleeper = self._sleepers[0]
+            # Left already when an interruption has hit behind this the last time.
+            if sleeper.locked():
+                sleeper.release()
+            self._sleepers.popleft()
+
+    def notify(self, n: int = 1) -> None:
+        """Like :meth:`notify_all`: among the waiters may be one that was interrupted, and would not pass it on."""
+        self.notify_all()
+
+
+class Event:
+    """Like ``threading.Event``; once set it stays so."""
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._set = False
+
+    def is_set(self) -> bool:
+        """Whether it is set."""
+        return self._set
+
+    def set(self) -> None:
+        """Set it and wake whoever waits. Any thread."""
+        with self._changed:
+            self._set = True
+            self._changed.notify_all()
+
+    def wait(self, timeout: Optional[float] = None) -> bool:
+        """Block until it is set, at most ``timeout`` seconds; returns whether it is."""
+        deadline = Deadline(timeout)
+        with self._changed:
+            while not self._set and not deadline.expired:
+                self._changed.wait(deadline.remaining())
+            return self._set

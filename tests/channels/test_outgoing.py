@@ -17,7 +17,6 @@ from iii_sync import errors, register_worker
 from iii_sync.channels.outgoing import Outgoing, opening_mark
 from iii_sync.channels.writer import ChannelWriter
 from iii_sync.net.loop import Loop
-from iii_sync.net.waiting import Deadline
 from iii_sync.wire import frames
 from iii_sync.wire.frames import MAX_FRAME
 
@@ -113,7 +112,7 @@ class Joining(Pair):
         self.connection.take_from(self.outgoing)
 
     def add(self, data: bytes, push: bool = True) -> None:
-        self.connection.take_turn(Deadline(WAIT))
+        self.connection._turn.acquire()
         try:
             self.outgoing.add(memoryview(data))
             if push:
@@ -121,7 +120,7 @@ class Joining(Pair):
             else:
                 self.connection.push_later(0.001)
         finally:
-            self.connection.give_turn_back()
+            self.connection._give_turn_back()
 
 
 @pytest.fixture
@@ -149,9 +148,9 @@ class TestTheSocket:
             joining.add(b"%d" % number, push=False)
             assert joining.peer.recv_frame() == (2, b"%d" % number)
         joining.add(b"held", push=False)
-        joining.connection.take_turn(Deadline(WAIT))
+        joining.connection._turn.acquire()
         time.sleep(0.05)  # the late push finds the turn taken
-        joining.connection.give_turn_back()
+        joining.connection._give_turn_back()
         assert joining.peer.recv_frame()[0] == 2
 
     def test_control_frames_stay_between_frames(self, joining: Joining) -> None:

@@ -32,7 +32,7 @@ from iii_sync.net.waiting import Deadline
 from iii_sync.wire import frames
 from iii_sync.wire.marks import OPENING
 
-from ..support.threads import in_thread
+from ..support.threads import in_thread, is_locked
 
 WAIT = 30.0
 
@@ -312,9 +312,9 @@ def test_a_part_of_the_opening_mark_is_no_empty_stream(worker: Worker, count: in
         connection = channel.writer._connection
         assert connection is not None
         deadline = Deadline(WAIT)
-        connection.take_turn(deadline)
+        connection._turn.acquire()
         connection.send(frames.encode_frame(frames.BINARY) * count + frames.close_frame(1000), deadline)
-        connection.give_turn_back()
+        connection._give_turn_back()
         channel.reader.timeout = WAIT
         if allowed:
             assert channel.reader.read() == b""
@@ -446,7 +446,7 @@ def test_close_from_another_thread_wakes_a_blocked_reader(channel: Channel) -> N
     channel.writer.write(b"x")
     assert channel.reader.read(1) == b"x"
     read = in_thread(lambda: channel.reader.read(1))
-    while not channel.reader._using.locked():
+    while not is_locked(channel.reader._using):
         time.sleep(0.001)
     channel.reader.close()
     with pytest.raises((errors.ChannelAbortedError, ValueError)):
@@ -481,7 +481,7 @@ def test_close_during_a_write_aborts(channel: Channel) -> None:
 def test_two_threads_in_one_reader(channel: Channel) -> None:
     """The second one is told."""
     read = in_thread(lambda: channel.reader.read(1))
-    while not channel.reader._using.locked():
+    while not is_locked(channel.reader._using):
         time.sleep(0.001)
     with pytest.raises(errors.ConcurrencyError):
         channel.reader.read(1)
@@ -598,7 +598,7 @@ def test_a_call_that_fails_wakes_the_blocked_reader(worker: Worker, unique: Uniq
     """Nobody will ever write: the function does not exist."""
     channel = worker.create_channel()
     read = in_thread(channel.reader.read)
-    while not channel.reader._using.locked():
+    while not is_locked(channel.reader._using):
         time.sleep(0.001)
     call = worker.submit(unique("nobody"), {"writer": channel.writer_ref})
     with pytest.raises(errors.FunctionNotFoundError):
@@ -718,7 +718,7 @@ def test_shutdown_aborts_open_writers_and_wakes_readers(engine_url: str, peer: W
     out, back = worker.create_channel(), worker.create_channel()
     out.writer.write(b"half")
     read = in_thread(back.reader.read)
-    while not back.reader._using.locked() or back.reader._connection is None:
+    while not is_locked(back.reader._using) or back.reader._connection is None:
         time.sleep(0.001)
     other = peer.open_ref(out.reader_ref)
     assert isinstance(other, ChannelReader)

@@ -49,11 +49,11 @@ class Pair:
 
     def send(self, data: bytes, timeout: Optional[float] = WAIT) -> None:
         deadline = Deadline(timeout, silence=True)
-        self.connection.take_turn(deadline)
+        self.connection._turn.acquire()
         try:
             self.connection.send(data, deadline)
         finally:
-            self.connection.give_turn_back()
+            self.connection._give_turn_back()
 
     def close(self) -> None:
         self.connection.drop(ChannelAbortedError("over"))

@@ -174,18 +174,19 @@ def test_ctrl_c_while_the_outbox_is_flushed_gives_the_turn_back(loop: Loop, monk
     """Else every later sender would wait for ever, and the descriptor could never be closed."""
     pair = Pair(loop)
     connection = pair.connection
-    connection.take_turn(Deadline(WAIT))
-    pair.peer.send_frame(9, b"ping")
-    wait_until(lambda: connection._outbox, "the pong that waits for the turn")
 
     def interrupted(view: memoryview) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(connection, "_try_send", interrupted)
+    def turn() -> None:
+        pair.peer.send_frame(9, b"ping")
+        wait_until(lambda: connection._outbox, "the pong that waits for the turn")
+        monkeypatch.setattr(connection, "_try_send", interrupted)
+
     with pytest.raises(KeyboardInterrupt):
-        connection.give_turn_back()
+        connection.in_turn(Deadline(5), turn)
     with pytest.raises(EngineConnectionError):
-        connection.take_turn(Deadline(5))
+        connection.in_turn(Deadline(5), lambda: None)
     wait_until(lambda: connection._closed, "the close")
     pair.peer.sock.close()
 
@@ -194,7 +195,7 @@ def test_what_follows_a_message_cannot_fail_it(loop: Loop) -> None:
     """A frame of the reader thread's comes to wait behind a message, and the peer goes away: the message had left."""
     pair = Pair(loop)
     connection = pair.connection
-    connection.take_turn(Deadline(WAIT))
+    connection._turn.acquire()
     original = connection._try_send
 
     def try_send(view: memoryview) -> int:
@@ -205,7 +206,7 @@ def test_what_follows_a_message_cannot_fail_it(loop: Loop) -> None:
 
     connection._try_send = try_send  # type: ignore[method-assign]
     connection.send(frames.encode_frame(frames.TEXT, b"message"), Deadline(WAIT))
-    connection.give_turn_back()
+    connection._give_turn_back()
     wait_until(lambda: connection.error, "the end")
 
 
@@ -216,7 +217,7 @@ def test_last_words_are_decided_with_the_turn(loop: Loop) -> None:
     held: list[bool] = []
 
     def last() -> bytes:
-        held.append(connection._turn.locked())
+        held.append(connection._turn._is_owned())
         return frames.encode_frame(frames.BINARY, b"bye")
 
     connection.drop(EngineConnectionError("over"), last=last)
@@ -225,10 +226,10 @@ def test_last_words_are_decided_with_the_turn(loop: Loop) -> None:
     pair.peer.sock.close()
 
     busy = Pair(loop)
-    busy.connection.take_turn(Deadline(WAIT))
+    busy.connection._turn.acquire()
     busy.connection.drop(EngineConnectionError("over"), last=last)
     wait_until(lambda: busy.connection.error, "the end")
-    busy.connection.give_turn_back()
+    busy.connection._give_turn_back()
     assert busy.peer.sock.recv(100) == b""
     assert held == [True]
     busy.peer.sock.close()

@@ -28,3 +28,8 @@ def in_thread(function: Callable[[], Any], wait: float = 30.0) -> Callable[[], A
         return value
 
     return result
+
+
+def is_locked(lock: Any) -> bool:
+    """Whether a lock of any kind is held; looking does not take it."""
+    return repr(lock).startswith("<locked")
