@@ -9,7 +9,8 @@ have run it.
 
 Threads. ``received`` and ``ended`` run on the reader thread and never block. Everything else runs in
 callers' threads or in the reconnecting thread. ``_lock`` guards the fields; it is a leaf: nothing is sent,
-waited for or called back while it is held (but for its own ``wait``, which lets it go).
+waited for or called back while it is held (but for its own ``wait``, which lets it go); what it may be
+taken with is in :mod:`iii_sync.net.waiting`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _thread
 import dis
-import functools
 import sys
 from types import FrameType
 from typing import Any, Callable, Optional
@@ -18,7 +17,7 @@ class _Trip:
     An operator, because the interpreter looks after each call.
     """
 
-    __neg__ = functools.partial(_thread.interrupt_main)
+    __neg__ = _thread.interrupt_main
 
 
 #: The interpreter looks for signals in or right behind one of these, and nowhere else. (3.9 looks in more places, among
@@ -49,6 +48,7 @@ class Interrupter:
         self._left = at
         before = sys.gettrace()
         try:
+            sys._getframe().f_trace_opcodes = True  # 3.12 wants to know before settrace()
             sys.settrace(self._enter)
             try:
                 function()
@@ -68,6 +68,7 @@ class Interrupter:
     def _enter(self, frame: FrameType, event: str, arg: Any) -> Optional[Callable[..., Any]]:
         if frame.f_code.co_filename == __file__:
             return None
+        frame.f_trace = self._step  # 3.13 wants it before the next line
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
         return self._step
