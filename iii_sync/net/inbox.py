@@ -80,10 +80,12 @@ class Inbox:
         self._connection: Optional[Connection] = None
         # Wider than MAX_ITEMS: one read may bring several items, and then there are the wake-ups.
         self._queue: queue.Queue[Optional[Batch]] = queue.Queue(MAX_ITEMS + 512)
+        self._mutex: Any = None
         if hasattr(self._queue, "mutex"):  # gevent's queues have none
             # A consumer that is interrupted must not leave it taken, for the reader thread would hang.
-            lock: Any = Condition()
-            self._queue.mutex = self._queue.not_empty = self._queue.not_full = self._queue.all_tasks_done = lock
+            self._mutex = Condition()
+            self._queue.mutex = self._queue.not_empty = self._mutex
+            self._queue.not_full = self._queue.all_tasks_done = self._mutex
         self._lock = threading.Lock()
         self._waiting = 0  # bytes in the queue; under _lock
         self._paused = False  # under _lock
@@ -198,6 +200,11 @@ class Inbox:
                     self._spare.clear()  # all batches have been given back, and no window is needed any more
                     return None
                 continue
+            except BaseException:
+                # The ``with`` inside get() does not cover the jump back of its loop in Python 3.13.
+                if self._mutex is not None and self._mutex._is_owned():
+                    self._mutex.release()
+                raise
             if batch is None:
                 if self.over:
                     continue
