@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any, Optional
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Optional
 from urllib.parse import parse_qs, unquote
 
 from ..channels import ChannelReader
 from ..errors import ConfigurationError, HttpError
 from .headers import Headers
+
+if TYPE_CHECKING:
+    from .forms import FormPart
 
 __all__ = ["StreamRequest"]
 
@@ -107,13 +110,32 @@ class StreamRequest:
     def form(self, *, limit: int = _LIMIT) -> dict[str, list[str]]:
         """Return the fields of an ``application/x-www-form-urlencoded`` body, each with all its values.
 
-        Blocks and raises like :meth:`text`, and raises ``HttpError`` 415 for another content type (such as
-        ``multipart/form-data``, for which :attr:`request_body` is what parsers take).
+        Blocks and raises like :meth:`text`, and raises ``HttpError`` 415 for another content type; for
+        ``multipart/form-data`` there is :meth:`parts`.
         """
         kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/x-www-form-urlencoded":
             raise HttpError(415, "the body must be application/x-www-form-urlencoded")
         return parse_qs(self.text(limit=limit), keep_blank_values=True)
+
+    def parts(self, *, limit: int = 1000) -> Iterator[FormPart]:
+        """Iterate over the fields and files of a ``multipart/form-data`` body, as they arrive.
+
+        Each is a binary file with ``name``, ``filename``, ``content_type`` and ``text()``; it is to be read before the
+        next is asked for. Nothing is kept, so files of any size are fine. Reading blocks, and raises, like
+        :attr:`request_body`. Needs the extra ``forms``.
+
+        Args:
+            limit: How many parts the form may have.
+
+        Raises:
+            HttpError: 415 for another content type, 400 for what is no form, 413 for more than ``limit`` parts.
+            ChannelTruncatedError: The upload was cut.
+            ConfigurationError: python-multipart is not installed.
+        """
+        from .forms import parts_of  # not everybody has what it needs
+
+        return parts_of(self.request_body, self.headers.get("content-type", ""), limit)
 
     def __repr__(self) -> str:
         return f"<iii_sync.StreamRequest {self.method} {self.route}>"
