@@ -29,6 +29,7 @@ from .channels import (
 )
 from .channels.ends import Ends
 from .channels.refs import as_ref
+from .elsewhere import missing
 from .errors import (
     CallTimeout,
     ChannelAbortedError,
@@ -973,6 +974,11 @@ class Worker:
 
     def __repr__(self) -> str:
         return f"<iii_sync.Worker {self.worker_id} {self._session.state} at {self._session.address}>"
+
+    if not TYPE_CHECKING:  # for type checkers would take every name for one that there is
+
+        def __getattr__(self, name: str) -> Any:
+            raise missing(type(self), name)
 
     def __reduce__(self) -> Any:
         raise TypeError("a Worker is a live connection and cannot be pickled; make one where it is needed")

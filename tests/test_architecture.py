@@ -12,7 +12,7 @@ PACKAGE = Path(iii_sync.__file__).parent
 
 #: Layers from the bottom up; a module may import from its own layer and from those below.
 LAYERS = [
-    ["errors", "_version"],
+    ["elsewhere", "errors", "_version"],
     ["wire"],
     ["net", "options"],
     ["calls", "context", "invocation", "pool", "repeated", "signals"],
