@@ -38,6 +38,7 @@ class FormPart(io.BufferedReader):
 
     def __init__(self, content: _Content, headers: dict[str, str]) -> None:
         super().__init__(content, _PIECE)
+        self.filename: Optional[str]
         self._field, self.filename = _names(headers.get("content-disposition", ""))
         self.content_type: str = headers.get("content-type", "text/plain")
         self.headers: Headers = Headers(headers)
