@@ -40,20 +40,29 @@ class Functions:
         self.content = random.Random(7).randbytes(3 * MIB + 7)
         self.events: queue.Queue[Any] = queue.Queue()
         self.go = threading.Event()
-        for name in ("take", "early", "live_take", "give", "cut", "live", "fails_behind", "says_nothing"):
-            handler = getattr(self, name)
-            setattr(self, name, worker.register_function(unique(f"cli::{name}"), handler).id)
 
-    def take(self, data: Any) -> Any:
+        def offer(name: str, handler: Callable[[Any], Any]) -> str:
+            return worker.register_function(unique(f"cli::{name}"), handler).id
+
+        self.take = offer("take", self._take)
+        self.early = offer("early", self._early)
+        self.live_take = offer("live_take", self._live_take)
+        self.give = offer("give", self._give)
+        self.cut = offer("cut", self._cut)
+        self.live = offer("live", self._live)
+        self.fails_behind = offer("fails_behind", self._fails_behind)
+        self.says_nothing = offer("says_nothing", self._says_nothing)
+
+    def _take(self, data: Any) -> Any:
         with data.pop("reader" if "reader" in data else "there") as reader:
             content = reader.read()
         return {"bytes": len(content), "digest": hashlib.sha256(content).hexdigest(), "rest": data}
 
-    def early(self, data: Any) -> Any:
+    def _early(self, data: Any) -> Any:
         with data["reader"] as reader:
             return reader.read(10).decode()
 
-    def live_take(self, data: Any) -> Any:
+    def _live_take(self, data: Any) -> Any:
         try:
             for chunk in data["reader"]:
                 self.events.put(bytes(chunk))
@@ -62,30 +71,30 @@ class Functions:
             raise
         self.events.put("end")
 
-    def give(self, data: Any) -> Any:
+    def _give(self, data: Any) -> Any:
         with data["writer"] as writer:
             writer.write(self.content[: data.get("size", len(self.content))])
         return data.get("result")
 
-    def cut(self, data: Any) -> Any:
+    def _cut(self, data: Any) -> Any:
         with contextlib.suppress(RuntimeError), data["writer"] as writer:
             writer.write(self.content)
             raise RuntimeError("cut")
         return "all is well"
 
-    def fails_behind(self, data: Any) -> Any:
+    def _fails_behind(self, data: Any) -> Any:
         with data["writer"] as writer:
             writer.write(self.content)
         raise RuntimeError("behind its stream")
 
-    def live(self, data: Any) -> Any:
+    def _live(self, data: Any) -> Any:
         with data["writer"] as writer:
             writer.write(b"first\n")
             self.events.put("begun")
             while not self.go.wait(0.02):
                 writer.write(b"and so on\n")
 
-    def says_nothing(self, data: Any) -> Any:
+    def _says_nothing(self, data: Any) -> Any:
         writer = data["writer"]
         self.events.put("begun")
         self.go.wait(60)
