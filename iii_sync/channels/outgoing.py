@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Optional
 
@@ -49,7 +48,7 @@ class Outgoing:
         self._key = b""
         self._leaving = bytearray()  # stays as it is until next() is called again
         self._load = 0
-        self._last = 0.0  # when the last bytes were added
+        self._last = 0.0  # when the last bytes were added, or handed on
 
     @property
     def room(self) -> int:
@@ -62,22 +61,29 @@ class Outgoing:
         Returns:
             Whether the frame should leave now. If not, it must leave within :data:`LATER` seconds.
         """
+        now = time.monotonic()
+        if now - self._last > _PAUSE:
+            self._load = 0
         at, size = _AT + self._size, len(piece)
         if not self._size:
-            self._key = os.urandom(4)
+            self._key = frames.new_key()
         if at + size > len(self._growing):
             self._grow(at + size)
         turn = self._size & 3
         key = self._key[turn:] + self._key[:turn]
         frames.mask_into(memoryview(self._growing)[at : at + size], piece, key)
-        now = time.monotonic()
-        if now - self._last > _PAUSE:
-            self._load = 0
         self._last = now
         idle = not self._size and self._load <= _LOAD
         self._load += size if size > _LEAST else _LEAST
         self._size += size  # last: an interruption before it leaves the frame as it was
         return idle or self._size + size > frames.MAX_FRAME
+
+    def handed_on(self) -> None:
+        """Note that what was added has been sent, or its sending arranged.
+
+        Both let go of the GIL: the wait for it, and for the socket, is no pause of the writer.
+        """
+        self._last = time.monotonic()
 
     def next(self) -> Optional[memoryview]:
         """Return the frame that was growing, behind the opening mark if that is still to come."""

@@ -310,6 +310,7 @@ class ChannelWriter(End):
                 connection.push(deadline)
             else:
                 connection.push_later(LATER)
+            outgoing.handed_on()
         self._sent += size
 
     def _make_room(self, connection: Connection, size: int, deadline: Deadline) -> None:

@@ -8,11 +8,10 @@ violation in :attr:`FrameParser.error` and ignores everything after it; what cam
 from __future__ import annotations
 
 import codecs
-import os
 import struct
 from typing import NamedTuple, Optional, Union
 
-from .mask import mask_into, masked
+from .mask import mask_into, masked, new_key
 
 __all__ = [
     "BINARY",
@@ -33,6 +32,7 @@ __all__ = [
     "encode_message",
     "header_into",
     "mask_into",
+    "new_key",
     "parse_close",
 ]
 
@@ -95,7 +95,7 @@ class CloseReason(NamedTuple):
 
 def encode_frame(opcode: int, payload: Buffer = b"", end: bool = True) -> bytes:
     """Return one masked frame. For control frames and messages; a stream has its own buffer."""
-    key = os.urandom(4)
+    key = new_key()
     header = _header(opcode, len(payload), key, end)
     if len(payload) <= _LARGE:
         return header + masked(payload, key)

@@ -11,12 +11,18 @@ import os
 import sys
 from typing import Any, Callable, Optional, Union
 
-__all__ = ["mask_into", "masked", "method"]
+from .entropy import Pieces
+
+__all__ = ["mask_into", "masked", "method", "new_key"]
 
 MaskInto = Callable[[memoryview, memoryview, bytes], None]
 
 _PIECE = 16 * 1024  # big-integer XOR is quickest in pieces that stay in the first-level cache
 _SMALL = 4096  # below this the set-up of numpy costs more than it saves
+
+
+new_key = Pieces(4).next
+"""Return the four bytes of a new mask, which nobody can foresee."""
 
 
 def masked(data: Union[bytes, bytearray, memoryview], key: bytes) -> bytes:

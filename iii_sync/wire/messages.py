@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from typing import Any, Callable, Optional
 
+from .entropy import Pieces
 from .objects import unfolded
 
 __all__ = [
@@ -48,10 +48,13 @@ class InvalidValue(ValueError):
     """A value that cannot travel; the message names its place and the cure."""
 
 
+_random = Pieces(16).next
+
+
 def new_id() -> str:
     """Return a new id for a call: a random UUID in the spelling of the engine (PROTOCOL 1.5)."""
     # By hand: the module uuid takes longer to import than a whole room of ours.
-    number = int.from_bytes(os.urandom(16), "big") & ~(0xF << 76 | 0x3 << 62) | (4 << 76 | 2 << 62)
+    number = int.from_bytes(_random(), "big") & ~(0xF << 76 | 0x3 << 62) | (4 << 76 | 2 << 62)
     text = f"{number:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 

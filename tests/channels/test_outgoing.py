@@ -92,6 +92,19 @@ class TestTheFrames:
         now[0] += 0.01
         assert leaves(), "after a pause there is no load"
 
+    def test_sending_is_no_pause(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A writer that waits for the socket, or for the GIL behind it, is under load."""
+        now = [100.0]
+        monkeypatch.setattr("iii_sync.channels.outgoing.time.monotonic", lambda: now[0])
+        outgoing = Outgoing(False)
+        piece = memoryview(bytes(64 * 1024))
+        for _ in range(5):
+            assert outgoing.add(piece)
+            outgoing.next()
+            now[0] += 0.01
+            outgoing.handed_on()
+        assert not outgoing.add(piece)
+
     def test_last_words(self) -> None:
         """A stream whose opening has not left is opened before it is dropped; one that has left is not opened twice."""
         outgoing = Outgoing(True)
@@ -265,6 +278,38 @@ def test_writes_join_only_under_load() -> None:
     assert b"".join(payload for _, payload in quick) == b"quick" * 20_000
     assert len(quick) < 10_000
     assert (text, last) == ((1, b"text"), [(2, b"last"), (2, b"")])
+
+
+class _SlowSocket:
+    """A socket whose sends take a while, as they do where many threads want the GIL."""
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+
+    def send(self, data: Any) -> int:
+        time.sleep(0.003)
+        return int(self._sock.send(data))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+def test_writes_join_where_sending_is_slow() -> None:
+    """The time that a send takes is not the writer's: it writes as fast as it can."""
+    sink = Sink()
+    with raw_server(sink.serve) as server, register_worker(server.url) as worker:
+        writer = worker.open_ref(REF)
+        assert isinstance(writer, ChannelWriter)
+        with writer:
+            writer.write(b"first")
+            assert writer._connection is not None
+            writer._connection._sock = _SlowSocket(writer._connection._sock)  # type: ignore[assignment]
+            for _ in range(200):
+                writer.write(bytes(16 * 1024))
+        assert sink.done.wait(WAIT)
+    data = [payload for _, payload in sink.messages[5:-1]]
+    assert b"".join(data) == b"first" + bytes(200 * 16 * 1024)
+    assert len(data) < 100
 
 
 @pytest.mark.parametrize("seed", range(4))
