@@ -34,7 +34,7 @@ MIB = 1024 * 1024
 
 #: What a process that serves may grow by: a few MiB for each upload under way, of which gevent's have 25 each.
 #: Everything that passes through such a process is 250 MiB.
-GROWTH = 160 * MIB
+GROWTH = 100 * MIB
 
 KINDS = {
     "sync": ["--workers", "3"],
@@ -97,9 +97,9 @@ def test_the_memory_does_not_depend_on_the_size_of_the_file(
     assert (answer.status, answer.json["size"]) == (201, 100 * MIB)
     growth = memory(pid, "VmHWM") - before
     print(f"{application}: growth {growth / MIB:.1f} MiB")
-    assert growth < 32 * MIB
+    assert growth < 24 * MIB
     assert ask(site, "GET", "/files/" + answer.json["id"]).body == piece * 100
-    assert memory(pid, "VmHWM") - before < 64 * MIB
+    assert memory(pid, "VmHWM") - before < 48 * MIB
 
 
 def memory(pid: int, name: str) -> int:
