@@ -159,7 +159,7 @@ class EngineLogHandler(logging.Handler):
             if self._active or not self._queue:
                 return
             self._active = True
-        self._worker.run_soon(self._send_all)
+        self._worker._pool.run_soon(self._send_all)
 
     def _send_all(self) -> None:
         """Send until the queue is empty or the connection gone. On a handler thread."""

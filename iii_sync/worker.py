@@ -1,10 +1,10 @@
 """The worker: what a program holds of its connection to an iii engine. Read this file first.
 
-A call goes ``Worker.trigger`` → :mod:`.session` (pending calls, the control connection) → :mod:`.net.connection`
-(frames, the turn to send) → the socket. Its answer comes from :mod:`.net.loop` (the reader thread) →
-``Session._received`` → :class:`.calls.Call`. A call of one of our own functions comes the same way to
-``Worker.invoked`` and runs on a thread of :mod:`.pool`. Channel ends (:mod:`.channels`) have sockets of their own
-on the same reader thread.
+A call goes ``Worker.trigger`` → :mod:`.calling` (the message, the wait for the answer) → :mod:`.session` (the control
+connection, the calls under way) → :mod:`.net.connection` (frames, the turn to send) → the socket. Its answer comes from
+:mod:`.net.loop` (the reader thread) → ``Session.received`` → :class:`.calls.Call`. A call of one of our own functions
+comes the same way to :mod:`.registrations` and runs on a thread of :mod:`.pool`, see :mod:`.functions`. Channel ends
+(:mod:`.channels`) have sockets of their own on the same reader thread.
 """
 
 from __future__ import annotations
@@ -19,39 +19,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, Literal, Optional, TypedDict, TypeVar, Union, overload
 
-from .calls import Answer, Call, in_order
-from .channels import (
-    Channel,
-    ChannelReader,
-    ChannelWriter,
-    StreamChannelRef,
-    is_channel_ref,
-)
+from .calling import Caller
+from .calls import Call
+from .channels import Channel, ChannelReader, ChannelWriter, StreamChannelRef, is_channel_ref
 from .channels.ends import Ends
 from .channels.refs import as_ref
 from .elsewhere import missing
-from .errors import (
-    CallTimeout,
-    ChannelAbortedError,
-    ConfigurationError,
-    ForkedWorkerError,
-    IIISyncError,
-    InvalidPayloadError,
-    InvocationError,
-    RegistrationRejectedError,
-    TriggerRegistrationError,
-    WorkerClosedError,
-    fresh,
-)
-from .functions import Function, FunctionRef, Functions, check_function_id
+from .errors import ChannelAbortedError, ConfigurationError, ForkedWorkerError, WorkerClosedError, fresh
+from .functions import FunctionRef, Functions
 from .net.connect import Address
 from .net.loop import Loop
 from .net.waiting import Deadline, Event
 from .pool import HandlerPool
-from .request import DEFAULT_TIMEOUT, Request, Suspicion, TriggerAction, prepare
-from .session import ConnectionState, Link, Session
+from .registrations import Registrations
+from .request import DEFAULT_TIMEOUT, TriggerAction
+from .session import ConnectionState, Session
 from .tracing import Tracer
-from .wire import messages
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -61,8 +44,7 @@ if TYPE_CHECKING:
     from .options import InitOptions, OptionArguments
     from .services import EngineInfo, Queues, State, Streams
     from .triggers import Trigger, TriggerHandler, TriggerSource, TriggerType
-    from .triggers.providers import Provider, Providers, TriggerCallbacks
-    from .triggers.registered import Triggers
+    from .triggers.providers import TriggerCallbacks
     from .web import HttpFunction
 
 __all__ = ["Worker", "register_worker"]
@@ -71,12 +53,6 @@ _log = logging.getLogger("iii_sync.worker")
 
 HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
 ConfigT = TypeVar("ConfigT")
-
-#: How long getting a request out may take where the call itself has no limit.
-_SEND_TIMEOUT = 30.0
-
-#: After how many seconds a call is suspected to wait for a channel end that its own caller has not touched.
-_SUSPICIOUS = 5.0
 
 #: Seconds after which a worker that waits to be ended handles a signal that did not wake it.
 _NAP = 1.0
@@ -154,7 +130,7 @@ def register_worker(
     where = Address(address_from_environment(address))
     worker = Worker(where, for_address(options, where))
     try:
-        worker._session.open()
+        worker._session.open(worker._registrations, worker._stop_waiting.set)
     except BaseException:
         worker._end(0.5)
         raise
@@ -174,13 +150,14 @@ class Worker:
         self._options = options
         self._loop = Loop(f"iii-io-{number}")
         self._pool = HandlerPool(f"iii-handler-{number}", options.max_handlers)
-        self._session = Session(address, options, self._loop, self)
-        self._ends = Ends(address, options, self._loop, self._pool.run_soon)
+        run_soon = self._pool.run_soon
+        self._ends = Ends(address, options, self._loop, run_soon)
+        self._session = Session(address, options, self._loop, run_soon, self._ends.call_failed)
         self._tracer = Tracer(options.tracing, options.trace_payloads, lambda: self._session.worker_id)
         self._functions = Functions(self._pool, self._ends, self._tracer)
-        self._triggers: Optional[Triggers] = None  # both are made together, when they are needed
-        self._providers: Optional[Providers] = None
-        self._lock = threading.Lock()  # guards _ending: one thread ends the worker; and the making of the two above
+        self._registrations = Registrations(options, self._session, self._functions, self._pool, self.trigger)
+        self._caller = Caller(options, self._session, self._ends, self._tracer, run_soon, self._check_usable)
+        self._lock = threading.Lock()  # guards _ending: one thread ends the worker
         self._ending = False
         self._ended = Event()
         self._stop_waiting = Event()  # ended, given up, or the process is asked to end
@@ -221,34 +198,7 @@ class Worker:
             CallTimeout: No answer in time; a ``TimeoutError`` and an ``InvocationError``.
             ConnectionLostError: No connection, or it broke; ``may_have_run`` says whether to be careful.
         """
-        prepared = self._prepare(request, payload, timeout, action, namespace, metadata)
-        with self._tracer.calling(prepared.message):
-            return self._call(prepared)
-
-    def _call(self, prepared: Request) -> Any:
-        """Send a call and wait for its outcome."""
-        seconds = self._options.invocation_timeout if prepared.timeout == DEFAULT_TIMEOUT else prepared.timeout
-        deadline = Deadline(seconds)
-        if prepared.answered and not prepared.refs:
-            return self._session.ask(prepared.function_id, prepared.message, deadline).result
-        call = self._send(prepared, deadline)
-        if call is None:
-            return None
-        suspicion = self._suspect(call) if call.refs else None
-        try:
-            return call.result(deadline.remaining())
-        except CallTimeout as exc:
-            if call.done():
-                raise
-            hint = f"; {suspicion.text}" if suspicion is not None and suspicion.stands() else ""
-            raise CallTimeout(
-                "TIMEOUT",
-                f"no answer within {seconds:g} s, the function may still be running{hint}",
-                exc.function_id,
-                exc.invocation_id,
-            ) from None
-        finally:
-            call.cancel()
+        return self._caller.trigger(request, payload, timeout, action, namespace, metadata)
 
     def submit(
         self,
@@ -268,22 +218,7 @@ class Worker:
         Args:
             timeout: Seconds after which the call fails with ``CallTimeout``. Default: never.
         """
-        given = DEFAULT_TIMEOUT if timeout is None else timeout
-        prepared = self._prepare(request, payload, given, action, namespace, metadata)
-        seconds = None if prepared.timeout == DEFAULT_TIMEOUT else prepared.timeout
-        span = self._tracer.calling(prepared.message)
-        try:
-            call = self._send(prepared, Deadline(_SEND_TIMEOUT if seconds is None else seconds))
-        except BaseException as exc:
-            span.finish(exc)
-            raise
-        if call is None:
-            call = Call(prepared.function_id, None, forget=_nothing, run_callback=self.run_soon, refs=[])
-            call.set_result(None)
-        elif seconds is not None:
-            self._expire(call, seconds)
-        span.finish_with(call)
-        return call
+        return self._caller.submit(request, payload, timeout, action, namespace, metadata)
 
     def map(
         self,
@@ -314,15 +249,7 @@ class Worker:
         Raises:
             ConfigurationError: A ``max_in_flight`` that is no number above 0.
         """
-        self._check_usable()
-        if not isinstance(max_in_flight, int) or isinstance(max_in_flight, bool) or max_in_flight < 1:
-            raise ConfigurationError(f"max_in_flight={max_in_flight!r} must be an integer above 0")
-        seconds = self._options.invocation_timeout if timeout == DEFAULT_TIMEOUT else timeout
-
-        def start(payload: Any) -> Call:
-            return self.submit(function_id, payload, timeout=seconds, namespace=namespace, metadata=metadata)
-
-        return in_order(start, iter(payloads), max_in_flight, return_exceptions)
+        return self._caller.map(function_id, payloads, max_in_flight, timeout, namespace, metadata, return_exceptions)
 
     # --- functions -------------------------------------------------------------------------------------
 
@@ -368,48 +295,9 @@ class Worker:
             EngineTimeoutError: No confirmation in time.
         """
         self._check_usable()
-        from .handlers import Handler
-        from .invocation import HttpInvocationConfig
-
-        check_function_id(function_id)
-        sources = _trigger_sources(trigger)
-        over_http = run = None
-        if isinstance(handler, HttpInvocationConfig):
-            over_http = handler
-        else:
-            run = Handler(function_id, handler)
-            request_format = run.request_format if request_format is None else request_format
-            response_format = run.response_format if response_format is None else response_format
-        try:
-            registration = messages.register_function(
-                function_id,
-                description=messages.check(description, "description"),
-                metadata=messages.check(metadata, "metadata"),
-                request_format=messages.check(request_format, "request_format"),
-                response_format=messages.check(response_format, "response_format"),
-                invocation=None if over_http is None else messages.check(over_http.message(), "invocation"),
-            )
-        except messages.InvalidValue as exc:
-            raise InvalidPayloadError(str(exc)) from None
-        function = Function(function_id, run, registration)
-        self._functions.add(function)
-        triggers: list[Trigger] = []
-
-        def unregister() -> None:
-            for one in triggers:
-                one.unregister()
-            self._unregister(function)
-
-        try:
-            self._session.register(registration)
-            if over_http is not None:
-                self._confirm_over_http(function_id, over_http)
-            for source in sources:
-                triggers.append(self.register_trigger(source, function_id))
-        except BaseException:
-            unregister()
-            raise
-        return FunctionRef(function_id, unregister)
+        return self._registrations.register_function(
+            function_id, handler, description, metadata, request_format, response_format, trigger
+        )
 
     def function(self, function_id: str, **details: Unpack[FunctionOptions]) -> Callable[[HandlerT], HandlerT]:
         """Decorate the handler of a function; takes, does and raises what :meth:`register_function` does.
@@ -435,16 +323,7 @@ class Worker:
             ConfigurationError: This worker has not registered it, or its handler has several ids.
         """
         self._check_usable()
-        if isinstance(function, FunctionRef):
-            function.unregister()
-        else:
-            self._unregister(self._functions.find(function))
-
-    def _unregister(self, function: Function) -> None:
-        if os.getpid() != self._pid:
-            return
-        if self._functions.remove(function) and not self._ending:
-            self._session.unregister(function.registration)
+        self._registrations.unregister_function(function)
 
     # --- HTTP functions --------------------------------------------------------------------------------
 
@@ -548,24 +427,9 @@ class Worker:
             EngineTimeoutError: No confirmation in time.
         """
         self._check_usable()
-        from .triggers.registered import Trigger, trigger_registration
-
-        registration = trigger_registration(
-            trigger_type,
-            function_id,
-            config,
-            metadata,
-            namespace,
-            trigger_namespace,
-            trigger_id,
-            self._options.namespace,
+        return self._registrations.register_trigger(
+            trigger_type, function_id, config, metadata, namespace, trigger_namespace, trigger_id
         )
-        trigger = Trigger(registration, self._unregister_trigger, self._trigger_is_active)
-        if trigger.type == "http":
-            self._check_route(trigger)
-        self._trigger_tables()[0].add(trigger)
-        self._warn_if_parked(trigger)
-        return trigger
 
     def register_trigger_type(
         self,
@@ -599,109 +463,16 @@ class Worker:
             EngineTimeoutError: No confirmation in time.
         """
         self._check_usable()
-        from .triggers.providers import Provider, TriggerType, type_registration
-
-        own = self._options.namespace
-        registration = type_registration(
-            type_id, description, trigger_request_format, call_request_format, namespace, own
-        )
-        provider = Provider(registration, handler, self._pool)
-        self._trigger_tables()[1].add(provider)
-        return TriggerType(
-            registration,
-            lambda: self._unregister_trigger_type(provider),
+        return self._registrations.register_trigger_type(
+            type_id,
+            description,
+            handler,
+            trigger_request_format,
+            call_request_format,
+            namespace,
             self.register_trigger,
             self.register_function,
         )
-
-    def _trigger_tables(self) -> tuple[Triggers, Providers]:
-        """Return the triggers of this worker and the types it provides; most workers have neither."""
-        from .triggers.providers import Providers
-        from .triggers.registered import Triggers
-
-        with self._lock:
-            if self._triggers is None or self._providers is None:
-                self._triggers, self._providers = Triggers(self._session), Providers(self._session)
-            return self._triggers, self._providers
-
-    def _unregister_trigger_type(self, provider: Provider) -> None:
-        if os.getpid() != self._pid:
-            return
-        if self._trigger_tables()[1].remove(provider) and not self._ending:
-            self._session.unregister(provider.registration)
-
-    def _unregister_trigger(self, trigger: Trigger) -> None:
-        if os.getpid() != self._pid:
-            return
-        if self._trigger_tables()[0].remove(trigger) and not self._ending:
-            self._session.unregister(trigger._registration)
-
-    def _check_route(self, trigger: Trigger) -> None:
-        try:
-            listed = self.trigger(
-                "engine::registered-triggers::list", {"trigger_type": "http"}, timeout=self._options.connect_timeout
-            )
-        except InvocationError:
-            _log.debug("whether %r conflicts with another route is unknown", trigger, exc_info=True)
-            return
-        from .triggers.routes import conflicting
-
-        other = conflicting(trigger.config, listed)
-        if other is not None:
-            raise TriggerRegistrationError(
-                f"the route {trigger.config['api_path']!r} of {trigger.function_id!r} conflicts with '{other}', which "
-                "is registered already: name the parameters alike",
-                "trigger_registration_failed",
-                trigger.id,
-                trigger.type,
-                trigger.function_id,
-            )
-
-    def _trigger_is_active(self, trigger_id: str) -> bool:
-        try:
-            self.trigger("engine::registered-triggers::info", {"id": trigger_id}, timeout=self._options.connect_timeout)
-        except InvocationError as exc:
-            if exc.code != "NOT_FOUND":
-                raise
-            return False
-        return True
-
-    def _warn_if_parked(self, trigger: Trigger) -> None:
-        try:
-            if trigger.is_active() or trigger.error is not None:
-                return
-            found = self.trigger("engine::triggers::list", {}, timeout=self._options.connect_timeout)
-            known = sorted({kind["id"] for kind in found["triggers"]})
-        except (IIISyncError, KeyError, TypeError):
-            _log.debug("whether %r is active is unknown", trigger, exc_info=True)
-            return
-        import difflib
-
-        close = difflib.get_close_matches(trigger.type, known, 1)
-        _log.warning(
-            "the %r trigger of %s is not active: nobody provides that type yet, or this worker may not use it; it "
-            "will be when somebody does. %s",
-            trigger.type,
-            trigger.function_id,
-            f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(known)}",
-        )
-
-    def _confirm_over_http(self, function_id: str, config: HttpInvocationConfig) -> None:
-        """Look a function up: the engine drops what it does not like without a word (E-18)."""
-        where = {"function_id": function_id, "namespace": self._options.namespace or "default"}
-        try:
-            self.trigger("engine::functions::info", where, timeout=self._options.connect_timeout)
-        except InvocationError as exc:
-            if exc.code != "NOT_FOUND":
-                return  # this worker may not look
-            raise RegistrationRejectedError(
-                f"the engine did not take function {function_id!r} at {config.where()}: it calls functions over HTTP "
-                "only with its worker iii-http-functions, where its security settings (https, public addresses, "
-                "url_allowlist) allow the address, and with the variable that auth names in its environment; its log "
-                "says which",
-                "NOT_REGISTERED",
-                self._options.namespace,
-            ) from None
 
     # --- channels --------------------------------------------------------------------------------------
 
@@ -995,13 +766,11 @@ class Worker:
     def _end(self, timeout: float) -> None:
         with self._lock:
             first, self._ending = not self._ending, True
-        self._functions.closed = True
+        self._registrations.close()
         if not first:
             self._ended.wait(timeout)
             return
         deadline = Deadline(timeout)
-        if self._providers is not None:
-            self._providers.close()
         try:
             # Handlers come first, for they may still answer; what blocks them for good is their channels.
             if not self._pool.drain(timeout / 2):
@@ -1023,111 +792,6 @@ class Worker:
                 self._ended.set()
                 self._stop_waiting.set()
 
-    # --- for the session -------------------------------------------------------------------------------
-
-    def invoked(self, link: Link, message: messages.Message) -> None:
-        """A call of one of our functions has come in. On the reader thread."""
-        self._functions.invoked(message, lambda answer: self._session.answer(link, answer), link.answer_soon)
-
-    def call_failed(self, call: Union[Call, Answer], error: BaseException) -> None:
-        """A call ended with an error. On the reader thread."""
-        self._ends.call_failed(call, error)
-
-    def trigger_message(self, link: Link, message: messages.Message) -> None:
-        """Something about triggers has come in. On the reader thread."""
-        if self._triggers is None or self._providers is None:
-            return  # about triggers that nobody here has registered
-        if message["type"] == "triggerregistrationresult":
-            self._triggers.refused(message)
-        else:
-            self._providers.received(link, message)
-
-    def link_ended(self, link: Link) -> None:
-        """A connection has ended. On the reader thread."""
-        if self._providers is not None:
-            self._providers.link_ended(link)
-
-    def gave_up(self) -> None:
-        """There will be no connection any more."""
-        self._stop_waiting.set()
-
-    def registrations(self) -> list[messages.Message]:
-        """Everything to be registered again after a reconnect."""
-        found = self._functions.registrations()
-        if self._triggers is not None and self._providers is not None:
-            found += self._providers.registrations() + self._triggers.registrations()
-        return found
-
-    def run_soon(self, function: Callable[[], None]) -> None:
-        """Run a callback on a handler thread."""
-        self._pool.run_soon(function)
-
-    # --- inside ----------------------------------------------------------------------------------------
-
-    def _prepare(
-        self,
-        request: Union[str, Mapping[str, Any]],
-        payload: Any,
-        timeout: Optional[float],
-        action: Optional[Mapping[str, Any]],
-        namespace: Optional[str],
-        metadata: Any,
-    ) -> Request:
-        self._check_usable()
-        own = self._options.namespace
-        return prepare(self._ends, own, request, payload, timeout, action, namespace, metadata)
-
-    def _send(self, request: Request, deadline: Deadline) -> Optional[Call]:
-        try:
-            call = self._session.call(
-                request.function_id, request.message, request.refs, deadline, answered=request.answered
-            )
-        except BaseException:
-            self._ends.take_back(request.refs)
-            raise
-        if call is not None:
-            self._ends.carried_by(call)
-        return call
-
-    def _expire(self, call: Call, seconds: float) -> None:
-        """Let a submitted call fail when its time is over."""
-
-        def expire() -> None:
-            error = CallTimeout(
-                "TIMEOUT",
-                f"no answer within {seconds:g} s, the function may still be running",
-                call.function_id,
-                call.invocation_id,
-            )
-            self._session._forget(call)
-            self._session._settle(call, None, error)
-
-        timer = self._loop.call_later(seconds, expire)
-        call.add_done_callback(lambda _: timer.cancel())
-
-    def _suspect(self, call: Call) -> Optional[Suspicion]:
-        """Watch a call that carries one end of a channel whose other end is here and untouched."""
-        for ref in call.refs:
-            end = self._ends.other_end(ref)
-            if end is not None and end._is_idle():
-                suspicion = Suspicion(call, end)
-                self._loop.call_later(_SUSPICIOUS, suspicion.say)
-                return suspicion
-        return None
-
-
-def _trigger_sources(given: Union[None, TriggerSource, Iterable[TriggerSource]]) -> list[TriggerSource]:
-    """Return what the ``trigger`` of a function names; a function has none, as a rule."""
-    if given is None:
-        return []
-    from .triggers.sources import trigger_sources
-
-    return trigger_sources(given)
-
-
-def _nothing(_: Call) -> None:
-    pass
-
 
 #: Workers live until they are shut down, even when nobody holds them: their functions are in use.
 _workers: set[Worker] = set()
@@ -1140,9 +804,8 @@ def _leave_at_exit() -> None:
     """Let handlers finish and say goodbye; what is still blocked then ends with the process, silently."""
     end = time.monotonic() + _EXIT_TIMEOUT
     for worker in list(_workers):
-        worker._ending = worker._functions.closed = True
-        if worker._providers is not None:
-            worker._providers.close()
+        worker._ending = True
+        worker._registrations.close()
         worker._pool.drain(max(0.0, end - time.monotonic() - 0.5))
         worker._session.say_goodbye(max(0.1, end - time.monotonic()))
         worker._ended.set()  # a shutdown() that comes still later has nothing to wait for

@@ -251,7 +251,7 @@ def test_cancel_stops_the_waiting(worker: Worker, peer: Worker, unique: Unique) 
         call.result(WAIT)
     release.set()
     assert finished.wait(WAIT)
-    assert worker._session._pending == {}
+    assert not worker._session._pending
     done = worker.submit(peer.register_function(unique("quick"), lambda data: data).id, 3)
     assert done.result(WAIT) == 3
     assert not done.cancel() and done.result(WAIT) == 3
@@ -507,7 +507,7 @@ def test_map_ends_at_the_first_error_or_returns_it(worker: Worker, peer: Worker,
     end = time.monotonic() + WAIT
     while worker._session._pending and time.monotonic() < end:
         time.sleep(0.01)
-    assert worker._session._pending == {}
+    assert not worker._session._pending
     found = list(worker.map(function.id, [1, 2, {3}, 4], return_exceptions=True))
     assert found[0] == 1 and found[3] == 4
     assert isinstance(found[1], errors.HandlerFailedError) and isinstance(found[2], errors.InvalidPayloadError)
@@ -520,7 +520,7 @@ def test_map_left_early_cancels_what_is_under_way(worker: Worker, peer: Worker, 
     results = worker.map(function.id, range(10), max_in_flight=10)
     assert next(results) is True
     results.close()  # type: ignore[attr-defined]
-    assert worker._session._pending == {}
+    assert not worker._session._pending
     release.set()
     with pytest.raises(errors.CallTimeout):
         next(worker.map(peer.register_function(unique("never"), lambda data: time.sleep(1)).id, [1], timeout=0.1))

@@ -8,6 +8,7 @@ import threading
 from typing import Any, Callable
 
 from iii_sync import Worker, current_invocation
+from iii_sync.request import prepare
 
 WAIT = 20.0
 
@@ -71,5 +72,5 @@ def test_what_a_handler_sets_ends_with_it(worker: Worker, unique: Unique) -> Non
 
 def test_without_a_trace_none_is_made_up(worker: Worker) -> None:
     """A call from outside of handlers carries no trace of ours."""
-    message = worker._prepare("f", 1, None, None, None, None).message
+    message = prepare(worker._ends, None, "f", 1, None, None, None, None).message
     assert "traceparent" not in message and "baggage" not in message

@@ -10,7 +10,9 @@ from typing import Any, Callable
 
 import pytest
 
-import iii_sync.session
+import iii_sync.session.link
+import iii_sync.session.reconnecting
+import iii_sync.session.registering
 from iii_sync import ReconnectionConfig, Worker, errors, register_worker
 
 from .support.process import Script
@@ -212,8 +214,8 @@ def test_a_try_that_fails_is_followed_by_another(failure: str, caplog: pytest.Lo
 
 def test_a_connection_that_answers_no_ping_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The peer's machine is gone without a word: nobody else will ever tell."""
-    monkeypatch.setattr(iii_sync.session, "_PING_EVERY", 0.1)
-    monkeypatch.setattr(iii_sync.session, "_DEAD_AFTER", 0.25)
+    monkeypatch.setattr(iii_sync.session.link, "_PING_EVERY", 0.1)
+    monkeypatch.setattr(iii_sync.session.link, "_DEAD_AFTER", 0.25)
     silent = threading.Event()
 
     def freeze(visit: Visit) -> None:
@@ -232,8 +234,8 @@ def test_a_connection_that_answers_no_ping_is_given_up(monkeypatch: pytest.Monke
 
 def test_a_silent_connection_that_answers_pings_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when this process was stopped for longer than a dead one is waited for."""
-    monkeypatch.setattr(iii_sync.session, "_PING_EVERY", 0.1)
-    monkeypatch.setattr(iii_sync.session, "_DEAD_AFTER", 0.25)
+    monkeypatch.setattr(iii_sync.session.link, "_PING_EVERY", 0.1)
+    monkeypatch.setattr(iii_sync.session.link, "_DEAD_AFTER", 0.25)
     pings: list[bytes] = []
 
     def answering(visit: Visit) -> None:
@@ -286,8 +288,8 @@ def test_delays_grow_while_connections_do_not_last(caplog: pytest.LogCaptureFixt
 @pytest.mark.parametrize("stable", [True, False])
 def test_delays_begin_anew_after_a_stable_connection_only(stable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second try after a connection that did not last waits for its turn, here an hour."""
-    monkeypatch.setattr(iii_sync.session, "_EAGER_FOR", 0)
-    monkeypatch.setattr(iii_sync.session, "_STABLE_AFTER", -1.0 if stable else 60.0)
+    monkeypatch.setattr(iii_sync.session.reconnecting, "_EAGER_FOR", 0)
+    monkeypatch.setattr(iii_sync.session.reconnecting, "_STABLE_AFTER", -1.0 if stable else 60.0)
     config = ReconnectionConfig(initial_delay=3600, max_delay=3600)
     with raw_engine(until_told(_eof)) as engine, register_worker(engine.url, reconnection_config=config) as worker:
         for number in (2, 3):
@@ -303,17 +305,17 @@ def test_delays_begin_anew_after_a_stable_connection_only(stable: bool, monkeypa
 def test_no_delay_is_longer_than_a_second_for_a_minute_and_a_half() -> None:
     """And none is longer than max_delay, nor shorter than the jitter allows."""
     with raw_engine(alive) as engine, register_worker(engine.url) as worker:
-        session = worker._session
+        reconnecting = worker._session._reconnecting
         now = time.monotonic()
         for tries in range(1, 60):
-            session._tries = tries
+            reconnecting._tries = tries
             full = min(0.1 * 2 ** (tries - 1), 1.0)
-            assert 0.7 * full <= session._delay(now) <= full
-            assert 0.7 * full <= session._delay(now - 80) <= full
+            assert 0.7 * full <= reconnecting._delay(now) <= full
+            assert 0.7 * full <= reconnecting._delay(now - 80) <= full
             full = min(0.1 * 2 ** (tries - 1), 10.0)
-            assert 0.7 * full <= session._delay(now - 91) <= full
-        session._tries = 0
-        assert session._delay(now) == 0
+            assert 0.7 * full <= reconnecting._delay(now - 91) <= full
+        reconnecting._tries = 0
+        assert reconnecting._delay(now) == 0
 
 
 @pytest.mark.parametrize("retries", [0, 1, 3])
@@ -406,7 +408,7 @@ def test_a_refusal_that_does_not_pass_is_final(
 ) -> None:
     """It is no retry loop: calls that wait, and wait() itself, raise it."""
     caplog.set_level(logging.CRITICAL, "iii_sync")
-    monkeypatch.setattr(iii_sync.session, "_REFUSED_FOR", 0.3)
+    monkeypatch.setattr(iii_sync.session.reconnecting, "_REFUSED_FOR", 0.3)
     behaviour, error, text = REFUSALS[refusal]
     with raw_engine(until_told(_eof), behaviour) as engine:
         with register_worker(engine.url, reconnection_config=QUICK) as worker:
@@ -544,7 +546,7 @@ def test_calls_during_an_outage_end_in_time() -> None:
                     use()
                 assert caught.value.may_have_run is False
                 assert 0.2 < time.monotonic() - started < 5
-            assert worker._session._pending == {} and worker.registrations() == []
+            assert not worker._session._pending and worker._registrations.registrations() == []
 
 
 @pytest.mark.parametrize(
@@ -659,5 +661,5 @@ def test_many_registrations_are_compared_quickly() -> None:
     """Under a lock that the reader thread needs, too."""
     items: list[dict[str, Any]] = [{"type": "registerfunction", "id": f"f-{number}"} for number in range(20_000)]
     started = time.monotonic()
-    assert iii_sync.session._missing(items, [*items[1:]]) == [items[0]]
+    assert iii_sync.session.registering.missing(items, [*items[1:]]) == [items[0]]
     assert time.monotonic() - started < 2

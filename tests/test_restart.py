@@ -233,7 +233,7 @@ def test_drops_at_any_moment(engine: EngineProgram) -> None:
         with register_worker(engine.url) as other:
             listed = other.trigger("engine::functions::list", {})["functions"]
         there = {found["function_id"] for found in listed if found["function_id"].startswith(("f-", "echo"))}
-        assert there == {message["id"] for message in worker.registrations()}, seed
+        assert there == {message["id"] for message in worker._registrations.registrations()}, seed
         assert not worker._session._pending, seed
     wait_until(lambda: heard[-1] == "disconnected", "the end")
     assert len(heard) > 3 and heard[:-1] == ["reconnecting", "connected"] * (len(heard) // 2), (seed, heard)

@@ -25,8 +25,8 @@ from typing import NamedTuple, Optional
 
 import iii_sync
 from iii_sync.engine import LocalEngine
-from iii_sync.repeated import RepeatedAnswers
 from iii_sync.session import Link, Session
+from iii_sync.session.repeated import RepeatedAnswers
 from iii_sync.wire import messages
 
 from ..support.engines import REAL_ENGINE_VARIABLE, real_engine_program, running_engine

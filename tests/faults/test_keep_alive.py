@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 import websocket
 
-import iii_sync.session
+import iii_sync.session.link
 from iii_sync import errors, register_worker
 from iii_sync.engine.heartbeat import Patience
 
@@ -24,8 +24,8 @@ WAIT = 30.0
 
 STOPPED = """
 import sys, time
-import iii_sync.session
-iii_sync.session._PING_EVERY, iii_sync.session._DEAD_AFTER = 0.3, 0.5
+import iii_sync.session.link
+iii_sync.session.link._PING_EVERY, iii_sync.session.link._DEAD_AFTER = 0.3, 0.5
 with iii_sync.register_worker(sys.argv[1]) as worker:
     states = []
     worker.add_connection_state_listener(states.append)
@@ -53,8 +53,8 @@ def test_a_process_that_was_stopped_keeps_its_connection(engine_url: str) -> Non
 
 def test_a_half_open_control_connection_is_found(engine_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing comes and nothing goes, without an end: the worker makes a new connection."""
-    monkeypatch.setattr(iii_sync.session, "_PING_EVERY", 0.3)
-    monkeypatch.setattr(iii_sync.session, "_DEAD_AFTER", 0.5)
+    monkeypatch.setattr(iii_sync.session.link, "_PING_EVERY", 0.3)
+    monkeypatch.setattr(iii_sync.session.link, "_DEAD_AFTER", 0.5)
     port = urlsplit(engine_url).port
     assert port is not None
     proxy = FaultProxy(port)

@@ -97,7 +97,7 @@ def test_routes_that_cannot_be(worker: Worker, method: Any, path: Any, cure: str
     with pytest.raises(errors.ConfigurationError) as caught:
         worker.register_http(method, path, lambda request: None)
     assert cure in str(caught.value)
-    assert worker.registrations() == []
+    assert worker._registrations.registrations() == []
 
 
 def test_handlers_that_cannot_be(worker: Worker, site: Site) -> None:
@@ -118,7 +118,7 @@ def test_handlers_that_cannot_be(worker: Worker, site: Site) -> None:
     for handler in (asynchronous, generator, Asynchronous()):
         with pytest.raises(errors.ConfigurationError, match="plain 'def'"):
             http(handler)
-    assert worker.registrations() == []
+    assert worker._registrations.registrations() == []
 
     class Methods:
         def one(self, request: Any, optional: Any = None) -> None: ...
@@ -138,7 +138,7 @@ def test_a_route_twice_on_one_worker(site: Site) -> None:
     end = time.monotonic() + WAIT
     while site.request().status != 405:
         assert time.monotonic() < end
-    assert len(site.worker.registrations()) == 2
+    assert len(site.worker._registrations.registrations()) == 2
 
 
 def test_a_route_of_another_worker(site: Site, peer: Worker) -> None:
@@ -156,7 +156,7 @@ def test_routes_that_do_not_go_together(site: Site, peer: Worker, method: str) -
     site.serve(lambda request: "first", "/u/:id")
     with pytest.raises(errors.TriggerRegistrationError, match="conflicts with.*/u/:id"):
         peer.register_http(method, f"{site.base}/u/:name", lambda request: "second")
-    assert peer.registrations() == []
+    assert peer._registrations.registrations() == []
     with pytest.raises((errors.TriggerRegistrationError, errors.ConfigurationError), match="conflicts|already"):
         site.worker.register_trigger("http", "f", {"api_path": f"{site.base}/u/:x", "http_method": method})
     peer.register_http("POST", f"{site.base}/u/:id", lambda request: "second")

@@ -282,7 +282,7 @@ def test_a_function_taken_back_during_a_reconnect_is_taken_back_at_the_engine() 
         worker.trigger("x", timeout=WAIT)
         offers = [event for event in seen if event[0] in ("registerfunction", "unregisterfunction")]
         assert offers[-1] == ("unregisterfunction", "f-1"), offers
-        assert [function["id"] for function in worker.registrations()] == ["f-2"]
+        assert [function["id"] for function in worker._registrations.registrations()] == ["f-2"]
 
 
 def test_a_link_that_ends_at_once_is_never_told_as_connected(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,7 +306,7 @@ def test_a_link_that_ends_at_once_is_never_told_as_connected(monkeypatch: pytest
             current = self._link
             assert current is not None and current.connection is not None
             current.connection.drop(EngineConnectionError("test"))
-            wait_until(lambda: self._state == "reconnecting", "the loss")
+            wait_until(lambda: self.state == "reconnecting", "the loss")
         original(self, state, *link)
 
     monkeypatch.setattr(Session, "_set_state", late)

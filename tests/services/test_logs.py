@@ -15,6 +15,7 @@ import pytest
 
 from iii_sync import Worker, errors, register_worker
 from iii_sync.logs import EngineLogHandler
+from iii_sync.request import prepare
 
 from ..support.engines import killable_engine
 from ..support.process import run
@@ -110,9 +111,9 @@ def test_the_trace_is_named(logging_engine_url: str, lines: Lines, unique: Uniqu
     with register_worker(logging_engine_url, tracing=False) as worker:
         with logger_with(EngineLogHandler(worker, service_name=lines.service), unique("program")) as logger:
             worker.register_function(unique("logs"), lambda _: logger.info("inside"))
-            prepared = lines.worker._prepare(unique("logs"), None, WAIT, None, None, None)
+            prepared = prepare(lines.worker._ends, None, unique("logs"), None, WAIT, None, None, None)
             prepared.message["traceparent"] = f"00-{trace}-{span}-01"
-            lines.worker._call(prepared)
+            lines.worker._caller._call(prepared)
             event = lines.next()
             assert event["trace_id"] == trace
             assert event["span_id"] == span

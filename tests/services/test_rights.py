@@ -192,7 +192,7 @@ class TestComingIn:
 
     def test_refused_when_it_comes_back(self, guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
         """It is tried for a while, then the worker gives up, and every call says why."""
-        monkeypatch.setattr("iii_sync.session._REFUSED_FOR", 0.3)
+        monkeypatch.setattr("iii_sync.session.reconnecting._REFUSED_FOR", 0.3)
         states: list[str] = []
         with guard.guest("anybody", reconnection_config=ReconnectionConfig(initial_delay=0.05)) as guest:
             guest.add_connection_state_listener(states.append)

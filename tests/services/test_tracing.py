@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from iii_sync import TriggerAction, Worker, errors, register_worker
+from iii_sync.request import prepare
 from iii_sync.tracing import current_ids, incoming, outgoing
 
 WAIT = 20.0
@@ -208,9 +209,9 @@ def test_without_spans_the_headers_are_handed_on(engine_url: str, spans: Spans, 
         last._functions._tracer.handling = spy(seen, last._functions._tracer.handling)  # type: ignore[method-assign, assignment]
         last.register_function(inner, lambda data: data)
         middle.register_function(outer, lambda data: middle.trigger(inner, data))
-        prepared = last._prepare(outer, 1, WAIT, None, None, None)
+        prepared = prepare(last._ends, None, outer, 1, WAIT, None, None, None)
         prepared.message.update(HEADERS)
-        assert last._call(prepared) == 1
+        assert last._caller._call(prepared) == 1
         assert seen["traceparent"] == HEADERS["traceparent"]
         assert "tenant=a" in seen["baggage"].split(",")
         assert middle.trigger(inner, 1) == 1

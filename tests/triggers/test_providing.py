@@ -174,7 +174,8 @@ def test_a_type_that_is_gone_refuses(worker: Worker, peer: Worker, hooks: Hooks,
     hook = unique("hook")
     kind = peer.register_trigger_type(hook, "d", hooks)
     # As it is for engines before 0.25, which ignore the message.
-    assert peer._trigger_tables()[1].remove(next(iter(peer._trigger_tables()[1]._table.values())))
+    providers = peer._registrations._trigger_tables()[1]
+    assert providers.remove(next(iter(providers._table.values())))
     try:
         trigger = worker.register_trigger(hook, "f")
         wait_until(lambda: trigger.error is not None, "the refusal")
@@ -269,7 +270,7 @@ def test_what_is_refused_here(worker: Worker, arguments: Any, match: str) -> Non
     """Named, before anything is sent."""
     with pytest.raises((errors.ConfigurationError, errors.InvalidPayloadError), match=match):
         worker.register_trigger_type(*arguments)
-    assert worker.registrations() == []
+    assert worker._registrations.registrations() == []
 
 
 def test_more_that_is_refused_here(worker: Worker, hooks: Hooks, unique: Unique) -> None:
@@ -289,7 +290,7 @@ def test_a_type_of_the_engine_is_refused(worker: Worker, hooks: Hooks, unique: U
     """It would be gone for everybody when the worker leaves (E-16); another namespace is nobody's."""
     with pytest.raises(errors.ConfigurationError, match=f"'{type_id}' is served by the engine itself"):
         worker.register_trigger_type(type_id, "d", hooks)
-    assert worker.registrations() == []
+    assert worker._registrations.registrations() == []
     kind = worker.register_trigger_type(type_id, "d", hooks, namespace=unique("space"))
     trigger = kind.register_trigger("f", {"whatever": "it takes"})
     assert hooks.next()[1].id == trigger.id

@@ -79,7 +79,7 @@ def test_what_the_engine_refuses_raises(worker: Worker, heard: Heard, config: An
     assert (caught.value.trigger_type, caught.value.function_id) == ("cron", heard.id)
     assert isinstance(caught.value, errors.RegistrationRejectedError)
     assert vars(pickle.loads(pickle.dumps(caught.value))) == vars(caught.value)
-    assert worker.registrations() == [worker._functions.registrations()[0]]
+    assert worker._registrations.registrations() == [worker._functions.registrations()[0]]
     assert worker.register_trigger(cron("0 0 0 1 1 *"), heard.id, trigger_id="the-id").is_active()
 
 
@@ -134,7 +134,7 @@ def test_what_is_refused_here(worker: Worker, arguments: Any, match: str) -> Non
     """Named, before anything is sent."""
     with pytest.raises((errors.ConfigurationError, errors.InvalidPayloadError), match=match):
         worker.register_trigger(*arguments)
-    assert worker.registrations() == []
+    assert worker._registrations.registrations() == []
 
 
 @pytest.mark.parametrize("name", ["namespace", "trigger_namespace", "trigger_id"])
@@ -192,7 +192,7 @@ def test_a_function_with_its_triggers(worker: Worker, peer: Worker, unique: Uniq
         assert calls.get(timeout=WAIT) == topic
     function.unregister()
     function.unregister()
-    assert of_function(worker, name) == [] and worker.registrations() == []
+    assert of_function(worker, name) == [] and worker._registrations.registrations() == []
 
     @worker.function(name, trigger=subscribe(topics[0]))
     def again(data: Any) -> None:
@@ -210,6 +210,6 @@ def test_a_function_whose_trigger_is_refused(worker: Worker, unique: Unique) -> 
     for wrong in ("cron", {"type": "cron"}, 5, [None]):
         with pytest.raises(errors.ConfigurationError, match=r"give cron\(\.\.\.\)"):
             worker.register_function(name, print, trigger=wrong)  # type: ignore[arg-type]
-    assert worker.registrations() == [] and of_function(worker, name) == []
+    assert worker._registrations.registrations() == [] and of_function(worker, name) == []
     with pytest.raises(errors.FunctionNotFoundError):
         worker.trigger(name)

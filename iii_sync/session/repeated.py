@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import threading
 
-from .net.connection import Connection
-from .net.loop import Loop
+from ..net.connection import Connection
+from ..net.loop import Loop
 
 __all__ = ["RepeatedAnswers"]
 

@@ -1,0 +1,325 @@
+"""What a worker has registered: functions, triggers and trigger types; and what comes in for them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol, TypeVar, Union
+
+from .errors import (
+    IIISyncError,
+    InvalidPayloadError,
+    InvocationError,
+    RegistrationRejectedError,
+    TriggerRegistrationError,
+)
+from .functions import Function, FunctionRef, Functions, check_function_id
+from .pool import HandlerPool
+from .session import Link, Session
+from .wire import messages
+
+if TYPE_CHECKING:
+    from .invocation import HttpInvocationConfig
+    from .options import InitOptions
+    from .triggers import Trigger, TriggerHandler, TriggerSource, TriggerType
+    from .triggers.providers import Provider, Providers, TriggerCallbacks
+    from .triggers.registered import Triggers
+
+__all__ = ["Registrations"]
+
+_log = logging.getLogger("iii_sync.worker")
+
+ConfigT = TypeVar("ConfigT")
+
+
+class Asks(Protocol):
+    """``Worker.trigger``, as far as it is needed to ask the engine what it knows."""
+
+    def __call__(self, request: str, payload: Any, *, timeout: Optional[float]) -> Any: ...
+
+
+class Registrations:
+    """Everything one worker has registered; see there for what the methods take, do and raise.
+
+    What has to do with triggers is imported with the first of them: most workers have none.
+
+    Args:
+        options: The worker's.
+        session: What is registered on it.
+        functions: The table of the functions.
+        pool: The threads that handlers run on.
+        ask: Calls a function of the engine.
+    """
+
+    def __init__(
+        self, options: InitOptions, session: Session, functions: Functions, pool: HandlerPool, ask: Asks
+    ) -> None:
+        self._pid = os.getpid()
+        self._options = options
+        self._session = session
+        self._functions = functions
+        self._pool = pool
+        self._ask = ask
+        self._lock = threading.Lock()  # guards the making of the two tables below, which come together
+        self._triggers: Optional[Triggers] = None
+        self._providers: Optional[Providers] = None
+        self._closed = False
+
+    def close(self) -> None:
+        """The worker ends: refuse calls, let go of triggers, and tell the engine nothing more. Does not block."""
+        self._closed = self._functions.closed = True
+        if self._providers is not None:
+            self._providers.close()
+
+    def register_function(
+        self,
+        function_id: str,
+        handler: Union[Callable[..., Any], HttpInvocationConfig],
+        description: Optional[str],
+        metadata: Any,
+        request_format: Any,
+        response_format: Any,
+        trigger: Union[None, TriggerSource, Iterable[TriggerSource]],
+    ) -> FunctionRef:
+        """Carry out ``Worker.register_function``."""
+        from .handlers import Handler
+        from .invocation import HttpInvocationConfig
+
+        check_function_id(function_id)
+        sources = _trigger_sources(trigger)
+        over_http = run = None
+        if isinstance(handler, HttpInvocationConfig):
+            over_http = handler
+        else:
+            run = Handler(function_id, handler)
+            request_format = run.request_format if request_format is None else request_format
+            response_format = run.response_format if response_format is None else response_format
+        try:
+            registration = messages.register_function(
+                function_id,
+                description=messages.check(description, "description"),
+                metadata=messages.check(metadata, "metadata"),
+                request_format=messages.check(request_format, "request_format"),
+                response_format=messages.check(response_format, "response_format"),
+                invocation=None if over_http is None else messages.check(over_http.message(), "invocation"),
+            )
+        except messages.InvalidValue as exc:
+            raise InvalidPayloadError(str(exc)) from None
+        function = Function(function_id, run, registration)
+        self._functions.add(function)
+        triggers: list[Trigger] = []
+
+        def unregister() -> None:
+            for one in triggers:
+                one.unregister()
+            self._unregister_function(function)
+
+        try:
+            self._session.register(registration)
+            if over_http is not None:
+                self._confirm_over_http(function_id, over_http)
+            for source in sources:
+                triggers.append(self.register_trigger(source, function_id))
+        except BaseException:
+            unregister()
+            raise
+        return FunctionRef(function_id, unregister)
+
+    def unregister_function(self, function: Union[str, FunctionRef, Callable[..., Any]]) -> None:
+        """Carry out ``Worker.unregister_function``."""
+        if isinstance(function, FunctionRef):
+            function.unregister()
+        else:
+            self._unregister_function(self._functions.find(function))
+
+    def register_trigger(
+        self,
+        trigger_type: Union[str, TriggerSource, Mapping[str, Any]],
+        function_id: Optional[str] = None,
+        config: Any = None,
+        metadata: Any = None,
+        namespace: Optional[str] = None,
+        trigger_namespace: Optional[str] = None,
+        trigger_id: Optional[str] = None,
+    ) -> Trigger:
+        """Carry out ``Worker.register_trigger``."""
+        from .triggers.registered import Trigger, trigger_registration
+
+        registration = trigger_registration(
+            trigger_type,
+            function_id,
+            config,
+            metadata,
+            namespace,
+            trigger_namespace,
+            trigger_id,
+            self._options.namespace,
+        )
+        trigger = Trigger(registration, self._unregister_trigger, self._trigger_is_active)
+        if trigger.type == "http":
+            self._check_route(trigger)
+        self._trigger_tables()[0].add(trigger)
+        self._warn_if_parked(trigger)
+        return trigger
+
+    def register_trigger_type(
+        self,
+        type_id: str,
+        description: str,
+        handler: Union[TriggerHandler[ConfigT], TriggerCallbacks[ConfigT]],
+        trigger_request_format: Any,
+        call_request_format: Any,
+        namespace: Optional[str],
+        register_trigger: Callable[..., Trigger],
+        register_function: Callable[..., FunctionRef],
+    ) -> TriggerType[ConfigT]:
+        """Carry out ``Worker.register_trigger_type``; the last two are the worker's own methods."""
+        from .triggers.providers import Provider, TriggerType, type_registration
+
+        own = self._options.namespace
+        registration = type_registration(
+            type_id, description, trigger_request_format, call_request_format, namespace, own
+        )
+        provider = Provider(registration, handler, self._pool)
+        self._trigger_tables()[1].add(provider)
+        return TriggerType(
+            registration,
+            lambda: self._unregister_trigger_type(provider),
+            register_trigger,
+            register_function,
+        )
+
+    # --- for the session, on the reader thread ---------------------------------------------------------
+
+    def invoked(self, link: Link, message: messages.Message) -> None:
+        """A call of one of our functions has come in. On the reader thread."""
+        self._functions.invoked(message, lambda answer: self._session.answer(link, answer), link.answer_soon)
+
+    def trigger_message(self, link: Link, message: messages.Message) -> None:
+        """Something about triggers has come in. On the reader thread."""
+        if self._triggers is None or self._providers is None:
+            return  # about triggers that nobody here has registered
+        if message["type"] == "triggerregistrationresult":
+            self._triggers.refused(message)
+        else:
+            self._providers.received(link, message)
+
+    def link_ended(self, link: Link) -> None:
+        """A connection has ended. On the reader thread."""
+        if self._providers is not None:
+            self._providers.link_ended(link)
+
+    def registrations(self) -> list[messages.Message]:
+        """Everything to be registered again after a reconnect."""
+        found = self._functions.registrations()
+        if self._triggers is not None and self._providers is not None:
+            found += self._providers.registrations() + self._triggers.registrations()
+        return found
+
+    # --- inside ----------------------------------------------------------------------------------------
+
+    def _trigger_tables(self) -> tuple[Triggers, Providers]:
+        """Return the triggers of this worker and the types it provides; most workers have neither."""
+        from .triggers.providers import Providers
+        from .triggers.registered import Triggers
+
+        with self._lock:
+            if self._triggers is None or self._providers is None:
+                self._triggers, self._providers = Triggers(self._session), Providers(self._session)
+            return self._triggers, self._providers
+
+    def _unregister_function(self, function: Function) -> None:
+        if os.getpid() != self._pid:
+            return
+        if self._functions.remove(function) and not self._closed:
+            self._session.unregister(function.registration)
+
+    def _unregister_trigger_type(self, provider: Provider) -> None:
+        if os.getpid() != self._pid:
+            return
+        if self._trigger_tables()[1].remove(provider) and not self._closed:
+            self._session.unregister(provider.registration)
+
+    def _unregister_trigger(self, trigger: Trigger) -> None:
+        if os.getpid() != self._pid:
+            return
+        if self._trigger_tables()[0].remove(trigger) and not self._closed:
+            self._session.unregister(trigger._registration)
+
+    def _check_route(self, trigger: Trigger) -> None:
+        try:
+            listed = self._ask(
+                "engine::registered-triggers::list", {"trigger_type": "http"}, timeout=self._options.connect_timeout
+            )
+        except InvocationError:
+            _log.debug("whether %r conflicts with another route is unknown", trigger, exc_info=True)
+            return
+        from .triggers.routes import conflicting
+
+        other = conflicting(trigger.config, listed)
+        if other is not None:
+            raise TriggerRegistrationError(
+                f"the route {trigger.config['api_path']!r} of {trigger.function_id!r} conflicts with '{other}', which "
+                "is registered already: name the parameters alike",
+                "trigger_registration_failed",
+                trigger.id,
+                trigger.type,
+                trigger.function_id,
+            )
+
+    def _trigger_is_active(self, trigger_id: str) -> bool:
+        try:
+            self._ask("engine::registered-triggers::info", {"id": trigger_id}, timeout=self._options.connect_timeout)
+        except InvocationError as exc:
+            if exc.code != "NOT_FOUND":
+                raise
+            return False
+        return True
+
+    def _warn_if_parked(self, trigger: Trigger) -> None:
+        try:
+            if trigger.is_active() or trigger.error is not None:
+                return
+            found = self._ask("engine::triggers::list", {}, timeout=self._options.connect_timeout)
+            known = sorted({kind["id"] for kind in found["triggers"]})
+        except (IIISyncError, KeyError, TypeError):
+            _log.debug("whether %r is active is unknown", trigger, exc_info=True)
+            return
+        import difflib
+
+        close = difflib.get_close_matches(trigger.type, known, 1)
+        _log.warning(
+            "the %r trigger of %s is not active: nobody provides that type yet, or this worker may not use it; it "
+            "will be when somebody does. %s",
+            trigger.type,
+            trigger.function_id,
+            f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(known)}",
+        )
+
+    def _confirm_over_http(self, function_id: str, config: HttpInvocationConfig) -> None:
+        """Look a function up: the engine drops what it does not like without a word (E-18)."""
+        where = {"function_id": function_id, "namespace": self._options.namespace or "default"}
+        try:
+            self._ask("engine::functions::info", where, timeout=self._options.connect_timeout)
+        except InvocationError as exc:
+            if exc.code != "NOT_FOUND":
+                return  # this worker may not look
+            raise RegistrationRejectedError(
+                f"the engine did not take function {function_id!r} at {config.where()}: it calls functions over HTTP "
+                "only with its worker iii-http-functions, where its security settings (https, public addresses, "
+                "url_allowlist) allow the address, and with the variable that auth names in its environment; its log "
+                "says which",
+                "NOT_REGISTERED",
+                self._options.namespace,
+            ) from None
+
+
+def _trigger_sources(given: Union[None, TriggerSource, Iterable[TriggerSource]]) -> list[TriggerSource]:
+    """Return what the ``trigger`` of a function names; a function has none, as a rule."""
+    if given is None:
+        return []
+    from .triggers.sources import trigger_sources
+
+    return trigger_sources(given)
