@@ -9,7 +9,7 @@ import traceback
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from .channels.ends import AnyEnd, Ends
-from .errors import ConfigurationError, IIISyncError, InvocationError, PayloadTooLargeError
+from .errors import ConfigurationError, IIISyncError, InvalidPayloadError, InvocationError, PayloadTooLargeError
 from .pool import HandlerPool
 from .tracing import Tracer
 from .wire import messages
@@ -44,7 +44,7 @@ def check_function_id(function_id: Any) -> str:
         raise ConfigurationError(f"function id {function_id!r}: give a name such as 'files::process'")
     try:
         messages.check(function_id, "function id")
-    except messages.InvalidValue as exc:
+    except InvalidPayloadError as exc:
         raise ConfigurationError(str(exc)) from None
     # engine::queue::enqueue is there for whoever provides queues (PROTOCOL 3.6).
     reserved = function_id.startswith(("engine::", "iii::")) and function_id != "engine::queue::enqueue"

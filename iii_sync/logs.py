@@ -17,7 +17,7 @@ import time
 from collections import deque
 from typing import Any, Optional
 
-from .errors import ConfigurationError, IIISyncError
+from .errors import ConfigurationError, IIISyncError, InvalidPayloadError
 from .net.waiting import Condition, Deadline
 from .request import TriggerAction
 from .tracing import current_ids
@@ -204,5 +204,5 @@ def _sendable(value: Any) -> Any:
     """Return a value as JSON can carry it: as it is if it can, else what ``str()`` makes of it."""
     try:
         return messages.check(value, "extra")
-    except messages.InvalidValue:
+    except InvalidPayloadError:
         return _text(value)

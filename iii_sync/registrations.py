@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol, TypeVar, Un
 
 from .errors import (
     IIISyncError,
-    InvalidPayloadError,
     InvocationError,
     RegistrationRejectedError,
     TriggerRegistrationError,
@@ -96,17 +95,14 @@ class Registrations:
             run = Handler(function_id, handler)
             request_format = run.request_format if request_format is None else request_format
             response_format = run.response_format if response_format is None else response_format
-        try:
-            registration = messages.register_function(
-                function_id,
-                description=messages.check(description, "description"),
-                metadata=messages.check(metadata, "metadata"),
-                request_format=messages.check(request_format, "request_format"),
-                response_format=messages.check(response_format, "response_format"),
-                invocation=None if over_http is None else messages.check(over_http.message(), "invocation"),
-            )
-        except messages.InvalidValue as exc:
-            raise InvalidPayloadError(str(exc)) from None
+        registration = messages.register_function(
+            function_id,
+            description=messages.check(description, "description"),
+            metadata=messages.check(metadata, "metadata"),
+            request_format=messages.check(request_format, "request_format"),
+            response_format=messages.check(response_format, "response_format"),
+            invocation=None if over_http is None else messages.check(over_http.message(), "invocation"),
+        )
         function = Function(function_id, run, registration)
         self._functions.add(function)
         triggers: list[Trigger] = []

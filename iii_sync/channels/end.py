@@ -20,12 +20,12 @@ from ..errors import (
     ConnectionLostError,
     EngineConnectionError,
     ForkedWorkerError,
+    InvalidPayloadError,
     InvocationError,
     brief,
     fresh,
 )
 from ..net.connection import Connection, Receiver
-from ..wire import messages
 from .refs import StreamChannelRef
 
 if TYPE_CHECKING:
@@ -282,7 +282,7 @@ class End(_RawFile):
         """Return the reference for a payload; from then on the end is somebody else's."""
         self._check_process()
         if self._connection is not None or self._closed:
-            raise messages.InvalidValue(
+            raise InvalidPayloadError(
                 f"{self!r} has been used here and cannot be passed on: pass an end that nobody has used"
             )
         self._handed_out += 1

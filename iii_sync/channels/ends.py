@@ -209,9 +209,9 @@ class Ends:
 
         try:
             plain = messages.check(value, what, convert)
-        except messages.InvalidValue as exc:
+        except BaseException:
             self.take_back(found)
-            raise InvalidPayloadError(str(exc)) from None
+            raise
         if not found and not _may_hold_refs(plain):
             return plain, []
         refs = [PassedRef(ref.channel_id, ref.direction) for _, ref in extract_channel_refs(plain)]

@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from typing import Any, Callable, Generic, Optional, Protocol, TypeVar
 
-from ..errors import ConfigurationError, InvalidPayloadError, InvocationError
+from ..errors import ConfigurationError, InvocationError
 from ..functions import FunctionRef
 from ..handlers import refuse_async
 from ..pool import HandlerPool
@@ -333,16 +333,13 @@ def type_registration(
             f"trigger type {type_id!r} is served by the engine itself and cannot be provided in {namespace!r}: it "
             "would be gone for everybody once this worker leaves; choose another id, or another namespace"
         )
-    try:
-        return messages.register_trigger_type(
-            type_id,
-            messages.check(description, "description"),
-            trigger_request_format=messages.check(trigger_request_format, "trigger_request_format"),
-            call_request_format=messages.check(call_request_format, "call_request_format"),
-            namespace=namespace,
-        )
-    except messages.InvalidValue as exc:
-        raise InvalidPayloadError(str(exc)) from None
+    return messages.register_trigger_type(
+        type_id,
+        messages.check(description, "description"),
+        trigger_request_format=messages.check(trigger_request_format, "trigger_request_format"),
+        call_request_format=messages.check(call_request_format, "call_request_format"),
+        namespace=namespace,
+    )
 
 
 def _callbacks(type_id: str, handler: Any) -> TriggerCallbacks[Any]:

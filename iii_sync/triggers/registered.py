@@ -187,11 +187,8 @@ def trigger_registration(
     for value, what in ((namespace, "namespace"), (trigger_namespace, "trigger_namespace"), (trigger_id, "trigger_id")):
         if value is not None:
             named(value, what, "a name, or leave it out")
-    try:
-        config = messages.check({} if config is None else config, "config")
-        metadata = messages.check(metadata, "metadata")
-    except messages.InvalidValue as exc:
-        raise InvalidPayloadError(str(exc)) from None
+    config = messages.check({} if config is None else config, "config")
+    metadata = messages.check(metadata, "metadata")
     if trigger_namespace in (None, "default"):  # elsewhere the name may mean another type
         check_config(trigger_type, config)
     return messages.register_trigger(
@@ -215,6 +212,6 @@ def named(value: Any, what: str, cure: str) -> str:
         raise ConfigurationError(f"{what}={value!r}: give {cure}")
     try:
         messages.check(value, what)
-    except messages.InvalidValue as exc:
+    except InvalidPayloadError as exc:
         raise ConfigurationError(str(exc)) from None
     return value

@@ -16,7 +16,6 @@ from ..errors import (
     ChannelError,
     ChannelNotFoundError,
     EngineConnectionError,
-    InvalidPayloadError,
     UsageError,
 )
 from ..wire import frames, messages
@@ -322,10 +321,7 @@ def encoded_json(value: Any) -> bytes:
     Raises:
         InvalidPayloadError: Something in it is not JSON.
     """
-    try:
-        checked = messages.check(value, "response")
-    except messages.InvalidValue as exc:
-        raise InvalidPayloadError(str(exc)) from None
+    checked = messages.check(value, "response")
     return json.dumps(checked, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
 
 

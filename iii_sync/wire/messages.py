@@ -11,11 +11,11 @@ import math
 import re
 from typing import Any, Callable, Optional
 
+from ..errors import InvalidPayloadError
 from .entropy import Pieces
 from .objects import unfolded
 
 __all__ = [
-    "InvalidValue",
     "check",
     "decode",
     "encode",
@@ -44,10 +44,6 @@ _INT_RANGE = (-(2**63), 2**64 - 1)
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"))
 
 
-class InvalidValue(ValueError):
-    """A value that cannot travel; the message names its place and the cure."""
-
-
 _random = Pieces(16).next
 
 
@@ -70,7 +66,7 @@ def check(value: Any, what: str, convert: Optional[Callable[[Any], Any]] = None)
             ``NotImplemented``.
 
     Raises:
-        InvalidValue: NaN, an infinity, an integer beyond 64 bits, a lone surrogate, a key that is not a
+        InvalidPayloadError: NaN, an infinity, an integer beyond 64 bits, a lone surrogate, a key that is not a
             string, nesting beyond 120 levels, or a type that JSON does not have.
     """
     kind = type(value)
@@ -91,7 +87,7 @@ def _check_text(value: str, where: str) -> None:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as exc:
-        raise InvalidValue(
+        raise InvalidPayloadError(
             f"{where}: lone surrogate {value[exc.start]!r} at character {exc.start}, which UTF-8 cannot carry; "
             "decode with errors='replace', or send the bytes through a channel"
         ) from None
@@ -100,13 +96,13 @@ def _check_text(value: str, where: str) -> None:
 def _check_int(value: int, where: str) -> int:
     if not _INT_RANGE[0] <= value <= _INT_RANGE[1]:
         shown = str(value) if value.bit_length() < 200 else f"an integer of {value.bit_length()} bits"
-        raise InvalidValue(f"{where}: {shown} is beyond 64 bits, the engine would round it; send it as a string")
+        raise InvalidPayloadError(f"{where}: {shown} is beyond 64 bits, the engine would round it; send it as a string")
     return value
 
 
 def _check_float(value: float, where: str) -> float:
     if not math.isfinite(value):
-        raise InvalidValue(
+        raise InvalidPayloadError(
             f"{where}: {value!r} is not JSON and the engine would drop the message; send None or a string"
         )
     return value
@@ -145,14 +141,16 @@ class _Walk:
         try:
             replaced = unfolded(value)
         except ValueError as exc:
-            raise InvalidValue(f"{self.where()}: {_type_name(value)} could not be made into JSON: {exc}") from None
+            raise InvalidPayloadError(
+                f"{self.where()}: {_type_name(value)} could not be made into JSON: {exc}"
+            ) from None
         if replaced is not NotImplemented:
             return self.plain(replaced, depth)
-        raise InvalidValue(f"{self.where()}: {_type_name(value)} is not JSON ({_shown(value)}); {_cure(value)}")
+        raise InvalidPayloadError(f"{self.where()}: {_type_name(value)} is not JSON ({_shown(value)}); {_cure(value)}")
 
     def deeper(self, depth: int) -> int:
         if depth > MAX_DEPTH:
-            raise InvalidValue(
+            raise InvalidPayloadError(
                 f"{self.what}: nested deeper than {MAX_DEPTH} levels, or contains itself; "
                 "flatten it, or send it through a channel"
             )
@@ -163,7 +161,7 @@ class _Walk:
         changed: Optional[dict[str, Any]] = None
         for key, item in value.items():
             if not isinstance(key, str):
-                raise InvalidValue(f"{self.where()}: the key {_shown(key)} is not a string; use str(key)")
+                raise InvalidPayloadError(f"{self.where()}: the key {_shown(key)} is not a string; use str(key)")
             if not key.isascii():
                 _check_text(key, f"{self.where()}: the key {key!r}")
             kind = type(item)

@@ -17,8 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from iii_sync.errors import InvalidPayloadError
 from iii_sync.wire import messages
-from iii_sync.wire.messages import InvalidValue, check, decode, encode, mentioned_invocation
+from iii_sync.wire.messages import check, decode, encode, mentioned_invocation
 
 from . import recorded
 
@@ -133,10 +134,10 @@ def test_numpy_floats_travel_and_other_numpy_values_say_what_to_do() -> None:
     assert check(value, "payload") is value
     assert encode(value) == b'{"x":0.25}'
     for bad in (numpy.float64("nan"), numpy.float64("inf")):
-        with pytest.raises(InvalidValue, match=r"payload\.x: .*is not JSON and the engine would drop"):
+        with pytest.raises(InvalidPayloadError, match=r"payload\.x: .*is not JSON and the engine would drop"):
             check({"x": bad}, "payload")
     for foreign in (numpy.int64(1), numpy.float32(1), numpy.bool_(True), numpy.zeros(2)):
-        with pytest.raises(InvalidValue, match=r"payload\.x: numpy\.\w+ is not JSON \(.*\); use its tolist\(\)"):
+        with pytest.raises(InvalidPayloadError, match=r"payload\.x: numpy\.\w+ is not JSON \(.*\); use its tolist\(\)"):
             check({"x": foreign}, "payload")
 
 
@@ -164,12 +165,12 @@ def test_depth(kind: str) -> None:
     deepest = nested(120, kind)
     assert check(deepest, "payload") is deepest
     assert json.loads(encode({"k": deepest})) == {"k": deepest}
-    with pytest.raises(InvalidValue) as caught:
+    with pytest.raises(InvalidPayloadError) as caught:
         check(nested(121, kind), "metadata")
     assert str(caught.value) == (
         "metadata: nested deeper than 120 levels, or contains itself; flatten it, or send it through a channel"
     )
-    with pytest.raises(InvalidValue, match="nested deeper than 120 levels"):
+    with pytest.raises(InvalidPayloadError, match="nested deeper than 120 levels"):
         check(nested(50_000, kind), "payload")
 
 
@@ -181,7 +182,7 @@ def test_values_that_contain_themselves() -> None:
     loop["a"] = [{"b": loop}]
     start = time.perf_counter()
     for value in (wide, loop, [wide, loop]):
-        with pytest.raises(InvalidValue, match="or contains itself"):
+        with pytest.raises(InvalidPayloadError, match="or contains itself"):
             check(value, "payload")
     assert time.perf_counter() - start < 2
 
@@ -254,25 +255,25 @@ REFUSED: list[tuple[Any, str]] = [
 @pytest.mark.parametrize(("value", "expected"), REFUSED, ids=[text[:60] for _, text in REFUSED])
 def test_refused_values(value: Any, expected: str) -> None:
     """What cannot travel is refused with its place and the cure."""
-    with pytest.raises(InvalidValue) as caught:
+    with pytest.raises(InvalidPayloadError) as caught:
         check(value, "payload")
     assert str(caught.value) == expected
     assert isinstance(caught.value, ValueError)
-    with pytest.raises(InvalidValue) as caught:
+    with pytest.raises(InvalidPayloadError) as caught:
         check({"deep": [1, (0, value)]}, "result")
     assert str(caught.value) == expected.replace("payload", "result.deep[1][1]", 1)
 
 
 def test_integers_beyond_64_bits_of_an_enumeration() -> None:
     """An enumeration is no way around the range."""
-    with pytest.raises(InvalidValue, match=r"payload\[0\]: .* is beyond 64 bits"):
+    with pytest.raises(InvalidPayloadError, match=r"payload\[0\]: .* is beyond 64 bits"):
         check([Number.HUGE], "payload")
 
 
 def test_long_values_are_shortened() -> None:
     """An error does not carry a megabyte of its value."""
     for value in (b"x" * 1_000_000, Foreign("y" * 1000), {"k": set(range(1000))}):
-        with pytest.raises(InvalidValue) as caught:
+        with pytest.raises(InvalidPayloadError) as caught:
             check(value, "payload")
         assert "..." in str(caught.value)
         assert len(str(caught.value)) < 250
@@ -281,7 +282,7 @@ def test_long_values_are_shortened() -> None:
 def test_the_path_is_right_after_good_neighbours() -> None:
     """Values that were walked before leave nothing in the path."""
     value = {"good": [[1], {"a": ["ü"]}, (2, 3)], "also": {"x": {"y": 1}}, "bad": [[0], {"z": math.nan}]}
-    with pytest.raises(InvalidValue, match=r"^payload\.bad\[1\]\.z: nan"):
+    with pytest.raises(InvalidPayloadError, match=r"^payload\.bad\[1\]\.z: nan"):
         check(value, "payload")
 
 
@@ -332,7 +333,7 @@ def test_convert_is_asked_for_foreign_values_only() -> None:
 
     check({"a": [1, "x", None, 2.5, True, (), {}]}, "payload", nothing)
     assert asked == []
-    with pytest.raises(InvalidValue, match=r"payload\.a\[1\]: .*Foreign"):
+    with pytest.raises(InvalidPayloadError, match=r"payload\.a\[1\]: .*Foreign"):
         check({"a": [1, Foreign(7)]}, "payload", nothing)
     assert len(asked) == 1
 
@@ -411,7 +412,7 @@ def _refuse_constant(name: str) -> Any:
 def test_check_accepts_exactly_what_travels(value: Any) -> None:
     """What ``check`` accepts, ``encode`` encodes and JSON gives back; the rest is refused by ``check``."""
     if not travels(value):
-        with pytest.raises(InvalidValue, match="^payload"):
+        with pytest.raises(InvalidPayloadError, match="^payload"):
             check(value, "payload")
         return
     wire = encode({"data": check(value, "payload")})
@@ -720,13 +721,13 @@ def test_dataclasses_and_enumerations_become_what_they_are_in_json() -> None:
     """At any depth, and the places in errors go through them."""
     leaf = {"direction": "up", "weight": 1.5}
     assert messages.check({"a": Branch([Leaf(Direction.UP)])}, "payload") == {"a": {"leaves": [leaf], "parent": None}}
-    with pytest.raises(messages.InvalidValue, match=r"payload\.leaves\[0\]\.weight: nan"):
+    with pytest.raises(InvalidPayloadError, match=r"payload\.leaves\[0\]\.weight: nan"):
         messages.check(Branch([Leaf(Direction.UP, float("nan"))]), "payload")
-    with pytest.raises(messages.InvalidValue, match="type is not JSON"):
+    with pytest.raises(InvalidPayloadError, match="type is not JSON"):
         messages.check([Branch], "payload")
     endless = Branch([])
     endless.parent = endless
-    with pytest.raises(messages.InvalidValue, match="contains itself"):
+    with pytest.raises(InvalidPayloadError, match="contains itself"):
         messages.check(endless, "payload")
 
 
@@ -741,5 +742,5 @@ class Unwilling:
 
 def test_a_model_that_cannot_be_dumped_says_why() -> None:
     """With its place."""
-    with pytest.raises(messages.InvalidValue, match=r"payload\[0\]: .*Unwilling.*not today"):
+    with pytest.raises(InvalidPayloadError, match=r"payload\[0\]: .*Unwilling.*not today"):
         messages.check([Unwilling()], "payload")
