@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import iii_sync
+import iii_sync.errors
 
 PACKAGE = Path(iii_sync.__file__).parent
 
@@ -149,23 +150,50 @@ def test_clocks_are_monotonic() -> None:
 def test_the_public_names() -> None:
     """What users import; a change here is a change of the interface."""
     assert iii_sync.__all__ == [
+        "AuthenticationError",
         "Call",
+        "CallTimeout",
         "Channel",
+        "ChannelAbortedError",
+        "ChannelBrokenError",
+        "ChannelError",
+        "ChannelNeverWrittenError",
+        "ChannelNotFoundError",
         "ChannelReader",
+        "ChannelTruncatedError",
+        "ChannelUsedError",
         "ChannelWriter",
+        "CloseTimeout",
+        "ConcurrencyError",
+        "ConfigurationError",
+        "ConnectFailedError",
+        "ConnectTimeout",
+        "ConnectionLostError",
+        "EngineConnectionError",
+        "EngineTimeoutError",
+        "ForkedWorkerError",
+        "FunctionNotFoundError",
         "FunctionRef",
+        "HandlerFailedError",
+        "HandshakeRejectedError",
         "HttpAuthApiKey",
         "HttpAuthBearer",
         "HttpAuthHmac",
-        "HttpInvocationConfig",
         "HttpError",
+        "HttpInvocationConfig",
         "HttpResponse",
         "IIISyncError",
         "InitOptions",
+        "InvalidPayloadError",
         "Invocation",
         "InvocationError",
+        "OverloadedError",
+        "PayloadTooLargeError",
+        "PermissionDeniedError",
+        "ReadTimeout",
         "ReconnectionConfig",
         "RegistrationRejectedError",
+        "RemoteProtocolError",
         "StreamChannelRef",
         "StreamRequest",
         "StreamResponse",
@@ -173,8 +201,12 @@ def test_the_public_names() -> None:
         "TriggerAction",
         "TriggerConfig",
         "TriggerHandler",
+        "TriggerRegistrationError",
         "TriggerType",
+        "UsageError",
         "Worker",
+        "WorkerClosedError",
+        "WriteTimeout",
         "__version__",
         "current_invocation",
         "extract_channel_refs",
@@ -182,6 +214,7 @@ def test_the_public_names() -> None:
         "is_channel_ref",
         "register_worker",
     ]
+    assert set(iii_sync.errors.__all__) <= set(iii_sync.__all__)
     for name in iii_sync.__all__:
         assert getattr(iii_sync, name) is not None
 
