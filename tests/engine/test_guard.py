@@ -151,20 +151,20 @@ class TestHooks:
 
     def test_the_next_frames_wait(self, owner: Client, guest: Guest) -> None:
         """In their order; answers do not."""
-        guest.register("a")
-        first = self.asked(owner, "a")
+        guest.register("open::a")
+        first = self.asked(owner, "open::a")
         guest.register("b")
-        assert guest.invoke("engine::functions::info", {"function_id": "a"}) == []
+        assert guest.invoke("engine::functions::info", {"function_id": "open::a"}) == []
         assert guest.send(type="ping") == [{"type": "pong"}]
         self.asked(owner, None)
-        assert "a" not in {name for _, name in guest.router.functions}
+        assert "open::a" not in {name for _, name in guest.router.functions}
         self.answer(owner, first, result={})
         second = self.asked(owner, "b")
-        assert "a" in {name for _, name in guest.router.functions}
+        assert "open::a" in {name for _, name in guest.router.functions}
         assert guest.peer.take() == []
         self.answer(owner, second, error={"code": "no", "message": "not b"})
         (answer,) = guest.peer.take()
-        assert answer["result"]["function_id"] == "a"
+        assert answer["result"]["function_id"] == "open::a"
         assert "b" not in {name for _, name in guest.router.functions}
 
     def test_one_that_leaves(self, owner: Client, guest: Guest) -> None:
