@@ -113,11 +113,11 @@ class FunctionReader(ChannelFileReader):
         if self.closed:
             return
         read_to_the_end = self._reader._at_the_end()
+        if not read_to_the_end:
+            self.call.cancel()  # first: the function fails as soon as its reader has gone
         super().close()
         if read_to_the_end:
             self.call.result()
-        else:
-            self.call.cancel()
 
     def abort(self) -> None:
         """Leave, and stop waiting for the function. Never waits."""
