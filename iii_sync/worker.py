@@ -24,7 +24,6 @@ from .calls import Call
 from .channels import Channel, ChannelReader, ChannelWriter, StreamChannelRef, is_channel_ref
 from .channels.ends import Ends
 from .channels.refs import as_ref
-from .elsewhere import missing
 from .errors import ChannelAbortedError, ConfigurationError, ForkedWorkerError, WorkerClosedError, fresh
 from .functions import FunctionRef, Functions
 from .net.connect import Address
@@ -749,6 +748,8 @@ class Worker:
     if not TYPE_CHECKING:  # for type checkers would take every name for one that there is
 
         def __getattr__(self, name: str) -> Any:
+            from .elsewhere import missing
+
             raise missing(type(self), name)
 
     def __reduce__(self) -> Any:

@@ -20,9 +20,9 @@ The order of the locks. Whoever holds one may take those below it, and no other:
 2. The turn of a connection: held while its socket is waited for; the reader thread never waits for it.
 3. ``_lock`` of the session, the tables of functions, triggers, providers and ends, and of the worker: for the moment of
    a look or a change. The session asks the tables for all registrations while it holds its own.
-4. The leaves, which take no other: ``_lock`` of the pool, the log handler and an inbox, ``_state_lock`` and
-   ``_tls_lock`` of a connection, ``_state_lock`` of an end, the locks inside calls, events and queues (an inbox holds
-   its own while it puts into its queue).
+4. The leaves, which take no other: ``_lock`` of the pool, the log handler and an inbox, of the session's pending calls,
+   states and reconnecting, ``_state_lock`` and ``_tls_lock`` of a connection, ``_state_lock`` of an end, the locks
+   inside calls, events and queues (an inbox holds its own while it puts into its queue).
 """
 
 from __future__ import annotations
