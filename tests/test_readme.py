@@ -8,10 +8,13 @@ import re
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import docutils.core
 import pytest
+
+from iii_sync import register_worker
 
 from .support.process import ROOT, WAIT
 
@@ -21,6 +24,8 @@ PROGRAMS = [
     textwrap.dedent(block)
     for block in re.findall(r"^\.\. code-block:: python\n\n((?:(?: {4}.*)?\n)+)", README, re.MULTILINE)
 ]
+
+SHELL = r"^\.\. code-block:: sh\n\n((?:(?: {4}.*)?\n)+)"
 
 EXPECTED = [
     "{'text': 'Hello, iii!'}",
@@ -34,8 +39,40 @@ EXPECTED = [
     "['999', '998001']",
     "b'small enough to fit before anybody reads'",
     "499500\norder 0\norder 1\norder 2",
+    "{'bytes': 10} b'some notes'",
+    "2 passed",
     "[0, 1, 4, 9, 16, 25]",
 ]
+
+
+#: The worker that the commands of the README talk to.
+SHOP = """
+from iii_sync import register_worker
+
+worker = register_worker()
+worker.register_function("greetings::hello", lambda data: f"Hello, {data['name']}!")
+worker.register_function("orders::price", lambda order: 5 * order["pieces"])
+
+
+@worker.function("files::store")
+@worker.function("archive::store")
+def store(data):
+    return len(data["reader"].read())
+
+
+@worker.function("reports::yearly")
+def yearly(data):
+    with data["writer"] as f:
+        f.write(str(data["year"]).encode())
+
+
+@worker.function("archive::fetch")
+def fetch(data):
+    import io, tarfile
+
+    with data["writer"] as f, tarfile.open(fileobj=f, mode="w|gz") as archive:
+        archive.addfile(tarfile.TarInfo("fetched"), io.BytesIO())
+"""
 
 
 def run_program(arguments: list[str], url: str) -> str:
@@ -52,11 +89,54 @@ def test_there_is_a_program_for_everything() -> None:
 
 
 @pytest.mark.parametrize("number", range(len(EXPECTED)))
-def test_every_program_of_the_readme_runs(engine_url: str, number: int) -> None:
+def test_every_program_of_the_readme_runs(engine_url: str, number: int, tmp_path: Path) -> None:
     """As it stands, on both engines."""
-    output = run_program(["-c", PROGRAMS[number]], engine_url)
+    program = PROGRAMS[number]
+    if "def test_" in program:
+        (tmp_path / "test_program.py").write_text(program)
+        arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)]
+    else:
+        arguments = ["-c", program]
+    output = run_program(arguments, engine_url)
     # The engines do not promise the order of keys.
     assert normal(EXPECTED[number]) in normal(output)
+
+
+def test_the_commands_of_the_readme_run(engine_url: str, tmp_path: Path) -> None:
+    """In bash, beside ``iii-sync serve shop``."""
+    commands = next(
+        textwrap.dedent(block) for block in re.findall(SHELL, README, re.MULTILINE) if "iii-sync call" in block
+    )
+    (tmp_path / "shop.py").write_text(SHOP)
+    (tmp_path / "report.csv").write_text("a,b\n")
+    (tmp_path / "order.json").write_text('{"pieces": 3}')
+    (tmp_path / "photos").mkdir()
+    environment = dict(os.environ, III_URL=engine_url, PYTHONPATH=str(ROOT))
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
+    with subprocess.Popen(
+        [sys.executable, "-m", "iii_sync", "serve", "shop"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE
+    ) as serving:
+        try:
+            with register_worker(engine_url) as worker:
+                end = time.monotonic() + WAIT
+                while not worker.engine.functions(prefix="archive::fetch"):
+                    assert time.monotonic() < end
+                    time.sleep(0.02)
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", commands],
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=WAIT,
+            )
+            assert (done.returncode, done.stderr) == (0, "")
+        finally:
+            serving.terminate()
+    assert "files::store" in done.stdout
+    assert '"Hello, iii!"\n15\n4\n' in done.stdout
+    assert (tmp_path / "yearly.csv").read_text() == "2026"
+    assert (tmp_path / "fetched").exists()
 
 
 def normal(text: str) -> str:
