@@ -19,18 +19,11 @@ from .support.process import Script
 from .support.rawengine import Visit, alive, raw_engine, until_told
 from .support.rawserver import RawPeer
 from .support.threads import in_thread, is_locked
+from .support.waiting import wait_until
 
 WAIT = 20.0
 
 QUICK = ReconnectionConfig(initial_delay=0.01)
-
-
-def wait_until(condition: Callable[[], Any], what: str) -> None:
-    """Wait for something that happens on another thread."""
-    end = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < end, f"no sign of {what}"
-        time.sleep(0.005)
 
 
 def states_of(worker: Worker) -> list[str]:

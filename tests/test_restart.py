@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, Callable
+from typing import Any
 
 import pytest
 
@@ -23,6 +23,7 @@ from iii_sync import FunctionRef, ReconnectionConfig, Worker, errors, register_w
 from .support.engines import EngineProgram, killable_engine
 from .support.process import Script
 from .support.threads import in_thread
+from .support.waiting import wait_until
 
 WAIT = 60.0
 
@@ -32,14 +33,6 @@ def engine(engine_kind: str) -> Iterator[EngineProgram]:
     """An engine of the test's own."""
     with killable_engine(engine_kind) as engine:
         yield engine
-
-
-def wait_until(condition: Callable[[], Any], what: str) -> None:
-    """Wait for something that happens on another thread."""
-    end = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < end, f"no sign of {what}"
-        time.sleep(0.005)
 
 
 def reachable_after(engine: EngineProgram, down: float) -> float:

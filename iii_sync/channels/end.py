@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import threading
 import warnings
@@ -42,6 +43,8 @@ else:
     _RawFile = io.RawIOBase
 
 __all__ = ["OWN_TIMEOUT", "End", "Owner", "as_bytes", "as_channel_error", "as_target", "foreign", "let_go"]
+
+_log = logging.getLogger("iii_sync.channel")
 
 #: The default of the ``timeout`` of single calls: the end's own ``timeout``.
 OWN_TIMEOUT: Any = type("_OwnTimeout", (), {"__repr__": lambda self: "<the end's timeout>"})()
@@ -193,9 +196,21 @@ class End(_RawFile):
         connection = self._connection
         if connection is None or self._closed or self._pid != os.getpid() or connection.error is not None:
             return
+        if self._failure is not None:
+            return  # it is being dropped already, and that was told
         words = self._last_words()  # now: the end itself must not live on
-        connection.drop(ChannelAbortedError(f"{connection.label} was not closed"), last=lambda: words)
-        warnings.warn(f"{self!r} was not closed: its stream was cut", ResourceWarning, stacklevel=2, source=self)
+        text = f"{self!r} was not closed: its stream was cut"
+        try:
+            warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
+        finally:  # the warning may be an error
+            connection.drop(ChannelAbortedError(f"{connection.label} was not closed"), last=lambda: words)
+            self._log_soon(text)
+
+    def _log_soon(self, text: str) -> None:
+        """Log what a finalizer has to say, for a ``ResourceWarning`` is hidden as a rule. Finalizers may call it."""
+        # Not on this thread: logging takes locks, and what the garbage collector has interrupted may hold them.
+        if self._connection is not None:
+            self._connection._loop.call_soon(lambda: _log.warning("%s; use it in a with block, or close it", text))
 
     def __repr__(self) -> str:
         if self._closed:

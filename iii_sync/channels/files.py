@@ -70,6 +70,7 @@ class Target(Protocol):
     def close(self) -> None: ...
     def abort(self) -> None: ...
     def _fail(self, error: BaseException) -> None: ...
+    def _log_soon(self, text: str) -> None: ...
 
 
 def is_binary(mode: str, direction: str, buffering: int, **text: Any) -> bool:
@@ -301,8 +302,12 @@ class ChannelFileWriter(io.BufferedWriter):
         raw = self.raw  # None when it was detached
         if raw is None or getattr(self, "_pid", None) != os.getpid() or raw.closed or self.tell() == raw.tell():
             return
-        warnings.warn(f"{self!r} was not closed: its stream was cut", ResourceWarning, stacklevel=2, source=self)
-        raw._fail(ChannelAbortedError("a buffered file was not closed"))
+        text = f"{self!r} was not closed: its stream was cut"
+        try:
+            warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
+        finally:  # the warning may be an error
+            raw._fail(ChannelAbortedError("a buffered file was not closed"))
+            raw._log_soon(text)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.raw!r}>"

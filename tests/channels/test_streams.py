@@ -33,6 +33,7 @@ from iii_sync.wire import frames
 from iii_sync.wire.marks import OPENING
 
 from ..support.threads import in_thread, is_locked
+from ..support.waiting import wait_until
 
 WAIT = 30.0
 
@@ -268,8 +269,8 @@ def test_leaving_with_on_an_exception_aborts(channel: Channel) -> None:
         list(channel.reader)
 
 
-def test_a_writer_that_is_forgotten_warns_and_cuts(channel: Channel) -> None:
-    """Collected without close: a ResourceWarning, and the reader sees the cut."""
+def test_a_writer_that_is_forgotten_warns_and_cuts(channel: Channel, caplog: pytest.LogCaptureFixture) -> None:
+    """Collected without close: a ResourceWarning, a line in the log, and the reader sees the cut."""
     writer = channel.writer
     writer.write(b"half")
     reader = channel.reader
@@ -279,6 +280,8 @@ def test_a_writer_that_is_forgotten_warns_and_cuts(channel: Channel) -> None:
         gc.collect()
     with pytest.raises(errors.ChannelTruncatedError):
         list(reader)
+    wait_until(lambda: "was not closed: its stream was cut" in caplog.text, "the line in the log")
+    assert caplog.text.count("was not closed") == 1
     channel.writer = reader  # type: ignore[assignment]
 
 

@@ -6,7 +6,6 @@ import gc
 import os
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from typing import Optional
 
@@ -21,6 +20,7 @@ from iii_sync.net.waiting import Deadline
 from iii_sync.wire import frames
 
 from ..support.rawserver import RawPeer, server_frame
+from ..support.waiting import wait_until
 
 WAIT = 20.0
 
@@ -90,13 +90,6 @@ def content(batch: Batch) -> bytes:
     data = b"".join(bytes(item) for item in batch.items if not isinstance(item, str))
     batch.release()
     return data
-
-
-def wait_until(condition: object, what: str) -> None:
-    end = time.monotonic() + WAIT
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < end, f"never happened: {what}"
-        time.sleep(0.002)
 
 
 def test_a_full_inbox_pauses_only_its_own_socket(loop: Loop) -> None:
@@ -322,7 +315,7 @@ def test_a_descriptor_is_not_reused_while_a_sender_is_in_it(loop: Loop) -> None:
         pair.connection.drop(EngineConnectionError("because"))
         strangers = [socket.socketpair() for _ in range(4)]
         sender.join(WAIT)
-        wait_until(lambda pair=pair: pair.connection._sock.fileno() == -1, "the close")
+        wait_until(lambda pair=pair: pair.connection._sock.fileno() == -1, "the close")  # type: ignore[misc]
         strangers += [socket.socketpair() for _ in range(4)]
         everyone = [sock for both in strangers for sock in both]
         for sock in everyone:

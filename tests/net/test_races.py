@@ -24,7 +24,8 @@ from iii_sync.net.waiting import Deadline, wait_for_socket
 from iii_sync.wire import frames
 
 from ..support.rawserver import RawPeer, raw_server, server_frame
-from .test_connection import WAIT, Pair, content, drain, wait_until
+from ..support.waiting import wait_until
+from .test_connection import WAIT, Pair, content, drain
 
 trustme = pytest.importorskip("trustme")
 

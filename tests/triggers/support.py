@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import time
 from typing import Any, Callable
 
 from iii_sync import Worker
@@ -50,11 +49,3 @@ class Hooks:
     def next(self) -> tuple[str, TriggerConfig[Any]]:
         """What it was told next."""
         return self.told.get(timeout=WAIT)
-
-
-def wait_until(condition: Callable[[], Any], what: str) -> None:
-    """Wait for something that nobody announces."""
-    end = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < end, f"no sign of {what}"
-        time.sleep(0.005)

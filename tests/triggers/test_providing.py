@@ -12,7 +12,8 @@ import pytest
 from iii_sync import Worker, errors, register_worker
 from iii_sync.triggers import TriggerConfig
 
-from .support import WAIT, Heard, Hooks, Unique, wait_until
+from ..support.waiting import wait_until
+from .support import WAIT, Heard, Hooks, Unique
 
 
 @pytest.fixture

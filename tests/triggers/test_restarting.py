@@ -9,7 +9,8 @@ import pytest
 from iii_sync import register_worker
 
 from ..support.engines import EngineProgram, killable_engine
-from .support import Heard, Hooks, wait_until
+from ..support.waiting import wait_until
+from .support import Heard, Hooks
 
 
 @pytest.fixture
