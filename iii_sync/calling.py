@@ -9,8 +9,9 @@ from .calls import Call, in_order
 from .channels.ends import Ends
 from .errors import CallTimeout, ConfigurationError
 from .net.waiting import Deadline
-from .request import DEFAULT_TIMEOUT, Request, Suspicion, prepare
+from .request import DEFAULT_TIMEOUT, Request, prepare
 from .session import Session
+from .suspicion import Suspicion
 from .tracing import Tracer
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ __all__ = ["Caller"]
 
 #: How long getting a request out may take where the call itself has no limit.
 _SEND_TIMEOUT = 30.0
-
-#: After how many seconds a call is suspected to wait for a channel end that its own caller has not touched.
-_SUSPICIOUS = 5.0
 
 
 class Caller:
@@ -127,16 +125,14 @@ class Caller:
         call = self._send(prepared, deadline)
         if call is None:
             return None
-        suspicion = self._suspect(call) if call.refs else None
         try:
             return call.result(deadline.remaining())
         except CallTimeout as exc:
             if call.done():
                 raise
-            hint = f"; {suspicion.text}" if suspicion is not None and suspicion.stands() else ""
             raise CallTimeout(
                 "TIMEOUT",
-                f"no answer within {seconds:g} s, the function may still be running{hint}",
+                f"no answer within {seconds:g} s, the function may still be running{call._hint()}",
                 exc.function_id,
                 exc.invocation_id,
             ) from None
@@ -153,6 +149,7 @@ class Caller:
             raise
         if call is not None:
             self._ends.carried_by(call)
+            self._suspect(call)
         return call
 
     def _expire(self, call: Call, seconds: float) -> None:
@@ -161,7 +158,7 @@ class Caller:
         def expire() -> None:
             error = CallTimeout(
                 "TIMEOUT",
-                f"no answer within {seconds:g} s, the function may still be running",
+                f"no answer within {seconds:g} s, the function may still be running{call._hint()}",
                 call.function_id,
                 call.invocation_id,
             )
@@ -170,15 +167,13 @@ class Caller:
         timer = self._session.loop.call_later(seconds, expire)
         call.add_done_callback(lambda _: timer.cancel())
 
-    def _suspect(self, call: Call) -> Optional[Suspicion]:
-        """Watch a call that carries one end of a channel whose other end is here and untouched."""
+    def _suspect(self, call: Call) -> None:
+        """Look whether a call carries one end of a channel whose other end is here."""
         for ref in call.refs:
             end = self._ends.other_end(ref)
-            if end is not None and end._is_idle():
-                suspicion = Suspicion(call, end)
-                self._session.loop.call_later(_SUSPICIOUS, suspicion.say)
-                return suspicion
-        return None
+            if end is not None:
+                call._suspicion = Suspicion(call, end, self._session.loop.call_later)
+                return
 
 
 def _nothing(_: Call) -> None:

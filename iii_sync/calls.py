@@ -8,7 +8,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, Callable, NamedTuple, Optional, Union
+from typing import Any, Callable, NamedTuple, Optional, Protocol, Union
 
 from .errors import CallTimeout, ForkedWorkerError, fresh
 from .net.waiting import Condition
@@ -65,6 +65,17 @@ class Pending(concurrent.futures.Future[Any]):
         self._condition: Any = Condition()
 
 
+class Suspects(Protocol):
+    """Why the answer of a call may never come."""
+
+    def watch(self) -> None:
+        """A thread begins to wait for the call."""
+
+    def text(self) -> str:
+        """Return what to do about it, or nothing."""
+        raise NotImplementedError
+
+
 class Call(Pending):
     """One call on its way: a :class:`concurrent.futures.Future`, made by ``Worker.submit``.
 
@@ -90,6 +101,7 @@ class Call(Pending):
         self.function_id = function_id
         self.invocation_id = invocation_id
         self.refs = refs
+        self._suspicion: Optional[Suspects] = None
         self._forget = forget
         self._run_callback = run_callback
 
@@ -117,6 +129,8 @@ class Call(Pending):
         """Return the error the call ended with, or ``None``; blocks and raises like :meth:`result`."""
         if self._in_other_process():
             raise ForkedWorkerError(f"this call of {self.function_id} belongs to the parent process")
+        if self._suspicion is not None and not self.done():
+            self._suspicion.watch()
         try:
             return super().exception(timeout)
         except concurrent.futures.TimeoutError:
@@ -124,7 +138,7 @@ class Call(Pending):
                 return super().exception(0)
             raise CallTimeout(
                 "TIMEOUT",
-                f"no answer within {timeout:g} s; the call is still under way",
+                f"no answer within {timeout:g} s; the call is still under way{self._hint()}",
                 self.function_id,
                 self.invocation_id,
             ) from None
@@ -157,6 +171,11 @@ class Call(Pending):
             super().add_done_callback(fn)
         else:
             super().add_done_callback(lambda _: self._run_callback(lambda: _call(fn, self)))
+
+    def _hint(self) -> str:
+        """Return what an error says about why the answer does not come, if that can be suspected."""
+        text = self._suspicion.text() if self._suspicion is not None else ""
+        return f"; {text}" if text else ""
 
     def _in_other_process(self) -> bool:
         """Whether this is a forked copy: nobody will settle it, and whoever holds its locks is not in the copy."""

@@ -6,14 +6,12 @@ import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional, Union
 
-from .calls import Call, PassedRef
-from .channels.end import End
+from .calls import PassedRef
 from .channels.ends import Ends
-from .channels.refs import WRITE
 from .errors import ConfigurationError, brief
 from .wire import messages
 
-__all__ = ["DEFAULT_TIMEOUT", "Request", "Suspicion", "TriggerAction", "prepare"]
+__all__ = ["DEFAULT_TIMEOUT", "Request", "TriggerAction", "prepare"]
 
 _log = logging.getLogger("iii_sync.worker")
 
@@ -124,26 +122,6 @@ def _checked(function_id: str) -> str:
     if not function_id.isascii():
         messages.check(function_id, "function id")
     return function_id
-
-
-class Suspicion:
-    """That a call waits for what its own caller would only do afterwards."""
-
-    def __init__(self, call: Call, end: End) -> None:
-        self._call = call
-        self._end = end
-        verb = "write to" if end.direction == WRITE else "read from"
-        self.text: str = (
-            f"the function may be waiting for this process to {verb} channel {end.channel_id}: use submit() or "
-            f"open() instead of trigger(), then {verb} it, then take the result"
-        )
-
-    def stands(self) -> bool:
-        return self._end._is_idle()
-
-    def say(self) -> None:
-        if not self._call.done() and self.stands():
-            _log.warning("%s has not answered yet; %s", self._call.function_id, self.text)
 
 
 _REQUEST_KEYS = {"function_id", "payload", "action", "timeout_ms", "namespace", "metadata"}

@@ -22,7 +22,7 @@ LAYERS = [
     ["kinds"],
     ["schema"],
     ["handlers"],
-    ["functions", "request", "session"],
+    ["functions", "request", "session", "suspicion"],
     ["calling", "triggers"],
     ["registrations", "web"],
     ["services"],

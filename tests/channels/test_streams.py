@@ -17,6 +17,7 @@ from typing import Any, Callable
 
 import pytest
 
+import iii_sync.suspicion
 from iii_sync import (
     Channel,
     ChannelReader,
@@ -680,6 +681,31 @@ def test_trigger_with_an_untouched_end_names_the_cure(worker: Worker, peer: Work
         worker.trigger(function.id, {"reader": channel.reader_ref}, timeout=0.3)
     with channel.writer as f:
         f.write(b"12345")
+
+
+@pytest.mark.parametrize("wrote", [False, True])
+def test_waiting_for_a_submitted_call_with_an_open_writer_names_the_cure(
+    worker: Worker,
+    peer: Worker,
+    unique: Unique,
+    wrote: bool,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The mistake after that: the result is asked for before the writer is closed. Said in time, and in the timeout."""
+    monkeypatch.setattr(iii_sync.suspicion, "_AFTER", 0.1)
+    function = peer.register_function(unique("sum"), lambda data: sum(map(len, data["reader"])))
+    channel = worker.create_channel()
+    call = worker.submit(function.id, {"reader": channel.reader_ref})
+    if wrote:
+        channel.writer.write(b"12345")
+    cure = "still open here: close it" if wrote else f"write to channel {channel.writer.channel_id}"
+    assert cure not in caplog.text
+    with pytest.raises(errors.CallTimeout, match=cure):
+        call.result(timeout=0.5)
+    assert f"{function.id} has not answered yet" in caplog.text and cure in caplog.text
+    channel.writer.close()
+    assert call.result(timeout=WAIT) == (5 if wrote else 0)
 
 
 def test_references(worker: Worker) -> None:

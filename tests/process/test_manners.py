@@ -302,8 +302,8 @@ IMPORTED = """
     channels.reader channels.refs channels.writer errors functions net net.address net.connect net.connection
     net.dial net.inbox net.loop net.proxy net.tls net.waiting pool registrations request session
     session.announcing session.link session.pending session.reconnecting session.registering session.repeated
-    session.session session.states tracing wire wire._mask wire.entropy wire.frames wire.marks wire.mask
-    wire.messages wire.objects worker
+    session.session session.states suspicion tracing wire wire._mask wire.entropy wire.frames wire.marks
+    wire.mask wire.messages wire.objects worker
 """
 CONNECTED = "net.handshake options"
 
