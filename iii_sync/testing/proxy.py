@@ -173,6 +173,8 @@ class FaultProxy:
             await asyncio.gather(self._copy(reader, engine), self._copy(from_engine, writer))
         except OSError:
             pass  # one side has gone, or cannot be reached: so does the other
+        except asyncio.CancelledError:
+            pass  # cut: streams of Python before 3.12 log an error when their callback's task ends as cancelled
         finally:
             for side in (writer, engine):
                 if side is not None:

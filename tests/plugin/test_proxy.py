@@ -53,8 +53,10 @@ def test_everything_goes_through(through: Worker, unique: Callable[[str], str]) 
     written()
 
 
-def test_a_cut_ends_streams_and_connections(proxy: FaultProxy, through: Worker) -> None:
-    """The reader learns it; the worker comes back."""
+def test_a_cut_ends_streams_and_connections(
+    proxy: FaultProxy, through: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The reader learns it; the worker comes back; the proxy itself has nothing to complain about."""
     back = reconnected(through)
     channel = through.create_channel()
     channel.writer.write(b"some")
@@ -65,6 +67,7 @@ def test_a_cut_ends_streams_and_connections(proxy: FaultProxy, through: Worker) 
     channel.writer.abort()
     assert back.wait(30)
     assert through.create_channel()
+    assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
 def test_down_refuses(proxy: FaultProxy, through: Worker) -> None:
