@@ -63,12 +63,16 @@ class Function:
         function_id: The id.
         handler: What carries it out; ``None`` when the engine calls it elsewhere.
         registration: The message that offers it to the engine.
+
+    Attributes:
+        error: Why the engine does not have it, if it refused it after a reconnect.
     """
 
     def __init__(self, function_id: str, handler: Optional[Handler], registration: messages.Message) -> None:
         self.function_id = function_id
         self.handler = handler
         self.registration = registration
+        self.error: Optional[IIISyncError] = None
 
 
 class Functions:
@@ -133,6 +137,15 @@ class Functions:
     def registrations(self) -> list[messages.Message]:
         """The messages that register everything. Any thread."""
         return [function.registration for function in list(self._table.values())]
+
+    def told(self, registration: messages.Message, error: Optional[IIISyncError]) -> bool:
+        """Note why the engine does not have a function, or that it has; returns whether that is news."""
+        with self._lock:
+            function = self._table.get(registration["id"])
+            if function is None or function.registration is not registration:
+                return False
+            before, function.error = function.error, error
+        return type(before) is not type(error)
 
     def invoked(
         self,
@@ -249,9 +262,20 @@ class FunctionRef:
         id: The function's id.
     """
 
-    def __init__(self, function_id: str, unregister: Callable[[], None]) -> None:
-        self.id = function_id
+    def __init__(self, function: Function, unregister: Callable[[], None]) -> None:
+        self.id = function.function_id
+        self._function = function
         self._unregister: Optional[Callable[[], None]] = unregister
+
+    @property
+    def error(self) -> Optional[IIISyncError]:
+        """Why the engine refused the function when it was registered again after a reconnect; ``None`` if it did not.
+
+        A ``RegistrationRejectedError``: another worker has taken the id meanwhile. It is asked for about every second,
+        for 30 seconds after the reconnect, and this is ``None`` again once it is free. A ``PermissionDeniedError``:
+        this worker may not register the function any more. Either is tried again after the next reconnect.
+        """
+        return self._function.error
 
     def unregister(self) -> None:
         """Take the function back; calls that are running go on. Does nothing the second time."""

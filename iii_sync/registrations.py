@@ -121,7 +121,7 @@ class Registrations:
         except BaseException:
             unregister()
             raise
-        return FunctionRef(function_id, unregister)
+        return FunctionRef(function, unregister)
 
     def unregister_function(self, function: Union[str, FunctionRef, Callable[..., Any]]) -> None:
         """Carry out ``Worker.unregister_function``."""
@@ -213,6 +213,10 @@ class Registrations:
         if self._triggers is not None and self._providers is not None:
             found += self._providers.registrations() + self._triggers.registrations()
         return found
+
+    def function_told(self, registration: messages.Message, error: Optional[IIISyncError]) -> bool:
+        """A function was refused after a reconnect, or taken again. Any thread."""
+        return self._functions.told(registration, error)
 
     # --- inside ----------------------------------------------------------------------------------------
 

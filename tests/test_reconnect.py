@@ -175,7 +175,7 @@ FAILURES: dict[str, tuple[Callable[[Visit], None], str]] = {
     "Close for a hello": (_goodbye_for_hello, "w-1"),
     "gone before the announcement": (_gone_before("engine::workers::register"), "w-1"),
     "gone in the replay": (_gone_before("registerfunction g"), "w-2"),
-    "gone before the confirmation": (_gone_before("engine::baggage::get"), "w-2"),
+    "gone before the confirmation": (_gone_before("engine::workers::info"), "w-2"),
     "not all there yet": (_unanswered("function_not_found"), "w-1"),
 }
 
@@ -401,7 +401,7 @@ def test_a_refusal_that_does_not_pass_is_final(
 ) -> None:
     """It is no retry loop: calls that wait, and wait() itself, raise it."""
     caplog.set_level(logging.CRITICAL, "iii_sync")
-    monkeypatch.setattr(iii_sync.session.reconnecting, "_REFUSED_FOR", 0.3)
+    monkeypatch.setattr(iii_sync.session.reconnecting, "REFUSED_FOR", 0.3)
     behaviour, error, text = REFUSALS[refusal]
     with raw_engine(until_told(_eof), behaviour) as engine:
         with register_worker(engine.url, reconnection_config=QUICK) as worker:

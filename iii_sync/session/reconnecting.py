@@ -21,7 +21,7 @@ from ..net.waiting import Event
 if TYPE_CHECKING:
     from ..options import InitOptions
 
-__all__ = ["Reconnecting"]
+__all__ = ["REFUSED_FOR", "Reconnecting"]
 
 _log = logging.getLogger("iii_sync.worker")
 
@@ -34,7 +34,7 @@ _EAGER_FOR = 90.0
 
 #: How long an engine may refuse a worker that comes back before the refusal is final: the name may still be leased
 #: to the lost connection, and the worker that authenticates the others may not be back itself (PROTOCOL 8.2).
-_REFUSED_FOR = 30.0
+REFUSED_FOR = 30.0
 
 
 class Reconnects(Protocol):
@@ -129,7 +129,7 @@ class Reconnecting:
                 except (AuthenticationError, RegistrationRejectedError, InvocationError) as exc:
                     error = exc
                     refused_since = refused_since or time.monotonic()
-                    if time.monotonic() - refused_since >= _REFUSED_FOR:
+                    if time.monotonic() - refused_since >= REFUSED_FOR:
                         break
                 except (EngineConnectionError, EngineTimeoutError) as exc:
                     error, refused_since = exc, None

@@ -7,24 +7,27 @@ that was sent after a registration comes after whatever it had to say about that
 from __future__ import annotations
 
 import logging
+import threading
 from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol
 
 from ..errors import (
     ConnectTimeout,
     EngineTimeoutError,
+    IIISyncError,
     InvocationError,
     PermissionDeniedError,
     RegistrationRejectedError,
     brief,
 )
-from ..net.waiting import Deadline
+from ..net.waiting import Deadline, Event
 from ..wire import messages
-from .link import Link
+from .link import Link, encoded_frames
+from .reconnecting import REFUSED_FOR
 
 if TYPE_CHECKING:
     from ..options import InitOptions
 
-__all__ = ["Registering", "missing", "rejection"]
+__all__ = ["Offers", "Registering", "missing", "rejection"]
 
 _log = logging.getLogger("iii_sync.worker")
 
@@ -32,12 +35,28 @@ _log = logging.getLogger("iii_sync.worker")
 #: after the refusals of what was registered before it.
 _CONFIRMING = "engine::baggage::get"
 
+#: Seconds until a function that somebody else has taken is offered again.
+_AGAIN_AFTER = 1.0
+
+
+class Offers(Protocol):
+    """What a worker has registered."""
+
+    def registrations(self) -> list[messages.Message]:
+        """Everything, to be registered again. Any thread."""
+        raise NotImplementedError
+
+    def function_told(self, registration: messages.Message, error: Optional[IIISyncError]) -> bool:
+        """Note why a function is not served, or that it is; returns whether that is news. Does not block."""
+        raise NotImplementedError
+
 
 class Sends(Protocol):
     """What registrations are sent with: a session."""
 
     options: InitOptions
     worker_name: str
+    closing: Event
 
     def encoded(self, message: messages.Message, function_id: str) -> bytes:
         """Return the message as it travels."""
@@ -63,6 +82,9 @@ class Registering:
 
     def __init__(self, session: Sends) -> None:
         self._session = session
+        self._lock = threading.Lock()  # guards the two below, and that of no older link is told
+        self._link: Optional[Link] = None  # the last one on which everything was registered
+        self._under_way: set[str] = set()  # functions whose refusal register() raises
 
     def register(self, registration: messages.Message) -> None:
         """Send one registration and wait until the engine has taken it.
@@ -82,8 +104,26 @@ class Registering:
         # The function is what a trigger's own error messages are about, too.
         function_id: str = registration.get("function_id") or registration["id"]
         data = session.encoded(registration, function_id)
+        if registration["type"] != "registerfunction":
+            self._register(registration, function_id, data, deadline)  # refusals of triggers are told to the handlers
+            return
+        with self._lock:
+            self._under_way.add(function_id)
+        try:
+            link = self._register(registration, function_id, data, deadline)
+            refusal = link.rejections.pop(function_id, None)
+        finally:
+            with self._lock:
+                self._under_way.discard(function_id)
+        if refusal is not None:
+            raise rejection(refusal)
+
+    def _register(self, registration: messages.Message, function_id: str, data: bytes, deadline: Deadline) -> Link:
+        """Send a registration; returns the link on which the engine has had its say."""
+        session = self._session
         link = session.wait_for_link(deadline, function_id)
         try:
+            link.rejections.pop(function_id, None)  # of what was registered under this id before
             session.send(link, data, deadline)
             # What is called over HTTP is looked up by its worker, which can say more about it.
             if registration["type"] == "registerfunction" and "invocation" not in registration:
@@ -101,41 +141,135 @@ class Registering:
                 raise ConnectTimeout(f"{function_id} could not be registered: {exc}") from None
             else:
                 raise
-        if registration["type"] != "registerfunction":
-            return  # refusals of triggers are told to the handlers
-        refusal = link.rejections.pop(function_id, None)
-        if refusal is not None:
-            raise rejection(refusal)
+        return link
 
     def replay(
         self,
         link: Link,
-        registrations: Callable[[], list[messages.Message]],
+        offers: Offers,
         make_current: Callable[[Link, list[messages.Message]], bool],
         deadline: Deadline,
     ) -> None:
         """Register everything on a new link, and make that the current one.
 
-        What is registered or taken back meanwhile finds the link current, or is in the next round's list.
+        What is registered or taken back meanwhile finds the link current, or is in the next round's list. Functions
+        that the engine did not take are told, and those that somebody else has are offered again for a while, on a
+        thread.
 
         Args:
             link: The link.
-            registrations: Returns what there is to be registered.
+            offers: What there is to be registered.
             make_current: Makes the link the current one if what was registered on it is all there is.
             deadline: For all of it.
         """
         send = self._session.send
         done: list[messages.Message] = []
+        refused: list[messages.Message] = []
         while not make_current(link, done):
-            wanted = registrations()
+            wanted = offers.registrations()
             for item in missing(done, wanted):
                 send(link, messages.encode(messages.undo(item)), deadline)
             for item in missing(wanted, done):
                 send(link, messages.encode(item), deadline)
-            self.confirm(link, deadline)
+            refused = self._not_taken(link, wanted, deadline)
             done = wanted
-        for function_id, refusal in list(link.rejections.items()):
-            _log.error("%s could not be registered again: %s", function_id, rejection(refusal))
+        with self._lock:
+            self._link = link
+        for item in missing(done, refused):
+            if item["type"] == "registerfunction":
+                self._tell(link, offers, item, None)
+        if refused:
+            thread = threading.Thread(
+                target=self._offer_again, args=(link, offers, refused), name="iii-reconnect-refused", daemon=True
+            )
+            try:
+                thread.start()
+            except RuntimeError as exc:
+                names = ", ".join(item["id"] for item in refused)
+                _log.error("not registered again, and no thread can be started to find out why: %s (%s)", names, exc)
+
+    def _not_taken(self, link: Link, wanted: list[messages.Message], deadline: Deadline) -> list[messages.Message]:
+        """Wait until the engine has dealt with everything that was sent; return the functions it seems not to have."""
+        functions = [item for item in wanted if item["type"] == "registerfunction"]
+        if not functions:
+            self.confirm(link, deadline)
+            return []
+        served = self._served(link, deadline)  # the answer is a confirmation as well
+        with self._lock:
+            under_way = set(self._under_way)
+        return [
+            item
+            for item in functions
+            if item["id"] not in under_way
+            and (
+                item["id"] in link.rejections
+                or (served is not None and "invocation" not in item and item["id"] not in served)
+            )
+        ]
+
+    def _offer_again(self, link: Link, offers: Offers, refused: list[messages.Message]) -> None:
+        """Tell why functions were not taken, and offer those that are taken until they are free. On a thread."""
+        deadline = Deadline(REFUSED_FOR)
+        try:
+            while refused:
+                taken = []
+                for item in refused:
+                    error = self._why(link, item["id"])
+                    if not self._tell(link, offers, item, error):
+                        return
+                    if isinstance(error, RegistrationRejectedError):
+                        taken.append(item)
+                if taken and deadline.expired:
+                    names = ", ".join(item["id"] for item in taken)
+                    _log.error("still taken by other workers, not offered again before the next reconnect: %s", names)
+                    return
+                if not taken or self._session.closing.wait(_AGAIN_AFTER):
+                    return
+                refused = [item for item in taken if self._offered(link, offers, item)]
+                if refused:
+                    self.confirm(link, Deadline(self._session.options.connect_timeout))
+        except (IIISyncError, TimeoutError):
+            _log.debug("functions are not offered again on this connection", exc_info=True)
+
+    def _why(self, link: Link, function_id: str) -> Optional[IIISyncError]:
+        """Why the engine did not take a function, or ``None``."""
+        refusal = link.rejections.get(function_id)
+        if refusal is not None:
+            return rejection(refusal)
+        try:
+            self._confirm_function(link, function_id, Deadline(self._session.options.connect_timeout))
+        except PermissionDeniedError as exc:
+            return exc
+        return None
+
+    def _offered(self, link: Link, offers: Offers, item: messages.Message) -> bool:
+        """Register a function again, unless it was taken back."""
+        link.rejections.pop(item["id"], None)
+        connection = link.connection
+        assert connection is not None
+        deadline = Deadline(self._session.options.connect_timeout)
+        data = encoded_frames(messages.encode(item))
+
+        def send(send_frames: Callable[[bytes, Deadline], None]) -> bool:
+            # With the turn: whoever takes the function back now has its own message sent after this one.
+            if missing([item], offers.registrations()):
+                return False
+            send_frames(data, deadline)
+            return True
+
+        return connection.in_turn(deadline, send, connection.send)
+
+    def _tell(self, link: Link, offers: Offers, item: messages.Message, error: Optional[IIISyncError]) -> bool:
+        """Note and log why a function is not served, or that it is; ``False`` where a newer link knows better."""
+        with self._lock:
+            if self._link is not link:
+                return False
+            news = offers.function_told(item, error)
+        if news and error is not None:
+            _log.error("%s could not be registered again: %s", item["id"], error)
+        elif news:
+            _log.info("%s is registered again", item["id"])
+        return True
 
     def confirm(self, link: Link, deadline: Deadline) -> None:
         """Wait until the engine has dealt with everything that was sent on a link."""
@@ -159,21 +293,28 @@ class Registering:
         except InvocationError as exc:
             if exc.code != "NOT_FOUND" or function_id in link.rejections:
                 return
-        try:
-            about = self._session.call_and_wait(
-                link, "engine::workers::info", {"name": self._session.worker_name, "namespace": namespace}, deadline
-            )
-            known = [item["function_id"] for item in about["functions"]]
-        except (InvocationError, KeyError, TypeError):
+        served = self._served(link, deadline)
+        if served is None:
             _log.debug("%s is not listed; it may have been given a prefix, or refused", function_id)
-            return
-        if not any(name == function_id or name.endswith(f"::{function_id}") for name in known):
+        elif function_id not in served:
             raise PermissionDeniedError(
                 "FORBIDDEN",
                 "the engine did not take the registration and does not say why; as a rule this worker may not register "
                 "the function (allow_function_registration, or the listener's hook for registrations)",
                 function_id,
             )
+
+    def _served(self, link: Link, deadline: Deadline) -> Optional[set[str]]:
+        """Return the ids this worker is listed with, and what is behind a prefix in each; ``None`` if it cannot ask."""
+        namespace = self._session.options.namespace or "default"
+        try:
+            about = self._session.call_and_wait(
+                link, "engine::workers::info", {"name": self._session.worker_name, "namespace": namespace}, deadline
+            )
+            names = [item["function_id"].split("::") for item in about["functions"]]
+        except (AttributeError, InvocationError, KeyError, TypeError):
+            return None
+        return {"::".join(parts[start:]) for parts in names for start in range(len(parts))}
 
 
 def missing(items: list[messages.Message], among: list[messages.Message]) -> list[messages.Message]:

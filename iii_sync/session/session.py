@@ -47,7 +47,7 @@ from .announcing import announcement
 from .link import INBOUND_EXTRA, Link, encoded_frames
 from .pending import PendingCalls
 from .reconnecting import Reconnecting
-from .registering import Registering, missing, rejection
+from .registering import Offers, Registering, missing, rejection
 from .states import ConnectionState, States
 
 if TYPE_CHECKING:
@@ -58,15 +58,11 @@ __all__ = ["Handlers", "Session"]
 _log = logging.getLogger("iii_sync.worker")
 
 
-class Handlers(Protocol):
-    """What the session tells its worker. Called on the reader thread; must not block."""
+class Handlers(Offers, Protocol):
+    """What the session tells its worker. Called on the reader thread, unless it says more; must not block."""
 
     def invoked(self, link: Link, message: messages.Message) -> None:
         """Somebody calls a function of this worker."""
-
-    def registrations(self) -> list[messages.Message]:
-        """Everything this worker has registered, to be registered again. Any thread."""
-        raise NotImplementedError
 
     def trigger_message(self, link: Link, message: messages.Message) -> None:
         """A trigger of a type of this worker comes or goes, or one of this worker's was refused."""
@@ -388,7 +384,7 @@ class Session:
         self.call_and_wait(link, "engine::workers::register", announcement(self.options, self.worker_name), deadline)
         # The previous link is evicted for certain, and this one holds the name: it is what the next must evict.
         self._previous = link
-        self._registering.replay(link, self._handlers.registrations, self._make_current, deadline)
+        self._registering.replay(link, self._handlers, self._make_current, deadline)
 
     def _make_current(self, link: Link, registered: list[messages.Message]) -> bool:
         with self._lock:
@@ -483,10 +479,11 @@ class Session:
     def _received_rejection(self, link: Link, message: messages.Message) -> None:
         function_id = message.get("function_id")
         if isinstance(function_id, str):
-            # Of ours only: what nobody looks up would stay for as long as the link.
-            ours = self._handlers.registrations()
-            if any(item["id"] == function_id and item["type"] == "registerfunction" for item in ours):
-                link.rejections[function_id] = message
+            # The engine may know ours with a prefix before it (PROTOCOL 8.4).
+            ids = [item["id"] for item in self._handlers.registrations() if item["type"] == "registerfunction"]
+            ours = [one for one in ids if function_id == one or function_id.endswith(f"::{one}")]
+            if ours:  # what nobody looks up would stay for as long as the link
+                link.rejections[max(ours, key=len)] = message
         elif function_id is None:
             self._refused(link, rejection(message))
 

@@ -14,6 +14,7 @@ import pytest
 import websocket
 
 from iii_sync import ReconnectionConfig, TriggerAction, Worker, errors, register_worker
+from iii_sync.testing import FaultProxy
 
 from .conftest import GuardedEngine
 
@@ -192,7 +193,7 @@ class TestComingIn:
 
     def test_refused_when_it_comes_back(self, guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
         """It is tried for a while, then the worker gives up, and every call says why."""
-        monkeypatch.setattr("iii_sync.session.reconnecting._REFUSED_FOR", 0.3)
+        monkeypatch.setattr("iii_sync.session.reconnecting.REFUSED_FOR", 0.3)
         states: list[str] = []
         with guard.guest("anybody", reconnection_config=ReconnectionConfig(initial_delay=0.05)) as guest:
             guest.add_connection_state_listener(states.append)
@@ -327,6 +328,67 @@ class TestRegistrations:
                 with pytest.raises(errors.PermissionDeniedError):
                     guest.register_function(name, lambda data: data)
                 assert guest.get_connection_state() == "connected"
+
+    @pytest.mark.parametrize("who", ["anybody", "prefixed"])
+    def test_taken(self, guard: Guard, unique: Unique, who: str) -> None:
+        """The error names who has the id, with the prefix that it has there; once it is free it can be had."""
+        there = ("theirs::" if who == "prefixed" else "") + unique("taken")
+        owner = guard.worker.register_function(there, lambda data: "owner")
+        with guard.guest(who) as guest:
+            with pytest.raises(errors.RegistrationRejectedError, match=f"'{there}' is taken") as caught:
+                guest.register_function(unique("taken"), lambda data: "guest")
+            assert caught.value.code == "FUNCTION_NAMESPACE_CONFLICT"
+            assert caught.value.owner_worker_id == guard.worker.worker_id
+            assert guard.worker.trigger(there) == "owner"
+            owner.unregister()
+            guest.register_function(unique("taken"), lambda data: "guest")
+            assert guard.worker.trigger(there) == "guest"
+
+    @pytest.mark.parametrize("who", ["anybody", "prefixed"])
+    def test_refused_after_a_reconnect(
+        self,
+        guard: Guard,
+        unique: Unique,
+        who: str,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """The engine says nothing, the function knows; and what may be there is, whoever may see it."""
+        caplog.set_level("INFO", "iii_sync.worker")
+        with FaultProxy(guard.engine.guarded_url) as proxy:
+            with register_worker(
+                proxy.url,
+                headers={"Authorization": f"Bearer {who}"},
+                reconnection_config=ReconnectionConfig(initial_delay=0.05),
+            ) as guest:
+                functions = [guest.register_function(unique(name), str) for name in ("mine", "open::mine")]
+                states: queue.Queue[str] = queue.Queue()
+                guest.add_connection_state_listener(states.put)
+
+                def reconnect() -> None:
+                    proxy.cut()
+                    while states.get(timeout=WAIT) != "connected":
+                        pass
+
+                reconnect()
+                assert guest.engine.worker(guest.worker_name)["worker"]["function_count"] == 2
+                assert not [record for record in caplog.records if record.levelname == "ERROR"]
+                with monkeypatch.context() as patch:
+                    patch.setitem(RIGHTS, who, {**RIGHTS[who], "allow_function_registration": False})
+                    reconnect()
+                    end = time.monotonic() + WAIT
+                    while any(function.error is None for function in functions):
+                        assert time.monotonic() < end
+                        time.sleep(0.01)
+                for function in functions:
+                    assert isinstance(function.error, errors.PermissionDeniedError)
+                    assert function.error.function_id == function.id
+                    assert f"{function.id} could not be registered again" in caplog.text
+                reconnect()
+                end = time.monotonic() + WAIT
+                while any(function.error is not None for function in functions):
+                    assert time.monotonic() < end
+                    time.sleep(0.01)
 
     def test_the_hook_changes_it(self, guard: Guard, unique: Unique) -> None:
         """Its id, description and metadata; the prefix comes after that, and what is not an object refuses."""
