@@ -114,6 +114,8 @@ def test_ids_that_cannot_be_registered(worker: Worker, function_id: Any) -> None
     """Blank ones, and those the engine serves itself, which would be gone for everybody (E-16)."""
     with pytest.raises(errors.ConfigurationError):
         worker.register_function(function_id, lambda data: 1)
+    with pytest.raises(errors.ConfigurationError):
+        worker.function(function_id)(lambda data: 1)
 
 
 def test_handlers_that_cannot_be(worker: Worker, unique: Unique) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Callable
 import pytest
 
 import iii_sync
-from iii_sync import InitOptions, errors, register_worker
+from iii_sync import InitOptions, Worker, errors, register_worker
 
 from .support.rawserver import RawPeer, raw_server
 
@@ -319,10 +319,15 @@ def test_keep_trying_connects_when_the_engine_comes_up(unused_url: str) -> None:
         worker.shutdown()
 
 
-def test_the_states_are_told_once_each(local_engine_url: str) -> None:
-    """A listener hears of the end; its handle ends the telling."""
+def test_the_states_are_told_once_each(engine_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A listener hears of the end, whatever another one raises; its handle ends the telling."""
     heard: list[str] = []
-    worker = register_worker(local_engine_url)
+
+    def failing(state: str) -> None:
+        raise ValueError(f"this one does not like {state}")
+
+    worker = register_worker(engine_url)
+    worker.add_connection_state_listener(failing)
     worker.add_connection_state_listener(heard.append)
     worker.add_connection_state_listener(heard.append)()
     worker.shutdown()
@@ -330,6 +335,7 @@ def test_the_states_are_told_once_each(local_engine_url: str) -> None:
     while not heard and time.monotonic() < end:
         time.sleep(0.01)
     assert heard == ["disconnected"]
+    assert "this one does not like disconnected" in caplog.text
 
 
 def test_a_worker_does_not_pickle_and_its_repr_holds_no_secret(local_engine_url: str) -> None:
@@ -342,21 +348,61 @@ def test_a_worker_does_not_pickle_and_its_repr_holds_no_secret(local_engine_url:
             pickle.dumps(worker)
 
 
-def test_after_shutdown_every_call_says_so(local_engine_url: str, unique: Callable[[str], str]) -> None:
+def test_after_shutdown_every_call_says_so(engine_url: str, unique: Callable[[str], str]) -> None:
     """And a second shutdown does nothing."""
-    worker = register_worker(local_engine_url)
+    worker = register_worker(engine_url)
+    ref = worker.create_channel().reader_ref
+    assert worker.wait(0.01) is False
     worker.shutdown()
     worker.shutdown()
-    for use in (
+    attempts: list[Callable[[], object]] = [
         lambda: worker.trigger("x"),
         lambda: worker.submit("x"),
+        lambda: list(worker.map("x", [1])),
         lambda: worker.register_function(unique("f"), print),
+        lambda: worker.function(unique("f"))(print),
+        lambda: worker.unregister_function(unique("f")),
+        lambda: worker.register_http("GET", "/x", lambda request: None),
+        lambda: worker.http("GET", "/x")(lambda request: None),
+        lambda: worker.register_trigger("subscribe", unique("f"), {"topic": "t"}),
+        lambda: worker.register_trigger_type(unique("type"), "one", (print, print)),
         lambda: worker.create_channel(),
+        lambda: worker.open("x"),
+        lambda: worker.open_ref(ref),
         lambda: worker.__enter__(),
-    ):
+    ]
+    for use in attempts:
         with pytest.raises(errors.WorkerClosedError):
             use()
     assert worker.wait(1) is True
+    assert worker.get_connection_state() == "disconnected"
+
+
+@pytest.mark.parametrize("buffer_size", [0, 1025, 2.5, "64", True])
+def test_channels_that_cannot_be(worker: Worker, buffer_size: Any) -> None:
+    """The error names the limits; those at the limits can be."""
+    with pytest.raises(errors.ConfigurationError, match="buffer_size=.* 1 to 1024"):
+        worker.create_channel(buffer_size)
+    for size in (1, 1024):
+        assert worker.create_channel(size).channel_id
+
+
+@pytest.mark.parametrize("ref", [None, "id", 3, {}, {"channel_id": "c"}, {"channel_id": "c", "access_key": 1}])
+def test_references_that_are_none(worker: Worker, ref: Any) -> None:
+    """They are refused at once, and what they held is not in the error."""
+    with pytest.raises(errors.ConfigurationError, match="not a channel reference: it needs channel_id"):
+        worker.open_ref(ref)
+
+
+def test_references_that_are_objects_or_json(worker: Worker) -> None:
+    """An end of either kind of reference is the channel's."""
+    channel = worker.create_channel()
+    with worker.open_ref(channel.writer_ref.model_dump()) as writer:
+        assert isinstance(writer, iii_sync.ChannelWriter)
+        writer.write(b"there")
+        reader = worker.open_ref(channel.reader_ref, timeout=20)
+        assert isinstance(reader, iii_sync.ChannelReader) and reader.timeout == 20
+    assert reader.read() == b"there"
 
 
 def test_reconnects_when_the_engine_drops_the_connection(caplog: pytest.LogCaptureFixture) -> None:

@@ -97,6 +97,9 @@ def test_routes_that_cannot_be(worker: Worker, method: Any, path: Any, cure: str
     with pytest.raises(errors.ConfigurationError) as caught:
         worker.register_http(method, path, lambda request: None)
     assert cure in str(caught.value)
+    with pytest.raises(errors.ConfigurationError) as caught:
+        worker.http(method, path)(lambda request: None)
+    assert cure in str(caught.value)
     assert worker._registrations.registrations() == []
 
 

@@ -13,6 +13,8 @@ import pytest
 from iii_sync import Worker, errors, register_worker
 from iii_sync.services import UpdateOp
 
+from .helpers import HELPERS
+
 WAIT = 20.0
 
 Unique = Callable[[str], str]
@@ -33,6 +35,47 @@ def subscribe(worker: Worker, kind: str, config: dict[str, Any], unique: Unique)
     made = worker.trigger("engine::register_trigger", {"trigger_type": kind, "function_id": ref.id, "config": config})
     assert made["id"]
     return seen
+
+
+class TestEvery:
+    """What holds for all of them."""
+
+    def test_the_list_of_them_is_whole(self, worker: Worker) -> None:
+        """So that none is left out below."""
+        services = ("state", "streams", "queues", "engine")
+        found = {f"{of}.{name}" for of in services for name in dir(getattr(worker, of)) if not name.startswith("_")}
+        assert found | {"publish"} == set(HELPERS)
+
+    @pytest.mark.parametrize("name", [name for name, helper in HELPERS.items() if helper.wrong])
+    def test_wrong_arguments(self, worker: Worker, name: str) -> None:
+        """Are refused before anything is sent, and named."""
+        helper = HELPERS[name]
+        with pytest.raises(errors.ConfigurationError, match=helper.said):
+            helper._replace(arguments=helper.wrong).call(worker, name)
+
+    @pytest.mark.parametrize("name", HELPERS)
+    def test_no_time(self, worker: Worker, name: str) -> None:
+        """Is refused before anything is sent."""
+        with pytest.raises(errors.ConfigurationError, match="timeout"):
+            HELPERS[name].call(worker, name, timeout=0)
+
+    @pytest.mark.parametrize("name", ["functions", "workers", "triggers", "trigger_types"])
+    def test_a_filter_that_is_no_text(self, worker: Worker, name: str) -> None:
+        """The engine's own word about it is an error."""
+        listing: Any = getattr(worker.engine, name)
+        with pytest.raises(errors.InvocationError) as caught:
+            listing(search=5)
+        assert caught.value.code == "deserialization_error"
+
+    def test_after_shutdown(self, engine_url: str) -> None:
+        """Each says that the worker has ended."""
+        worker = register_worker(engine_url)
+        worker.shutdown()
+        for name, helper in HELPERS.items():
+            with pytest.raises(errors.WorkerClosedError):
+                helper.call(worker, name)
+        with pytest.raises(errors.WorkerClosedError):
+            worker.log("too late")
 
 
 class TestState:

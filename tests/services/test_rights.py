@@ -17,6 +17,7 @@ from iii_sync import ReconnectionConfig, TriggerAction, Worker, errors, register
 from iii_sync.testing import FaultProxy
 
 from .conftest import GuardedEngine
+from .helpers import HELPERS
 
 WAIT = 20.0
 
@@ -236,6 +237,12 @@ class TestCalls:
             # Nobody waits for the answer of such a call, so nobody hears of it.
             assert guest.trigger(unique("closed"), action=TriggerAction.Void()) is None
             assert guest.trigger("open::echo", 1) == 1
+
+    @pytest.mark.parametrize("name", sorted({*HELPERS} - {"engine.function", "engine.worker"}))
+    def test_forbidden_helpers_raise(self, guard: Guard, name: str) -> None:
+        """As the calls do that they are; the two left out are exposed here."""
+        with guard.guest("anybody") as guest, pytest.raises(errors.PermissionDeniedError, match="not allowed"):
+            HELPERS[name].call(guest, name)
 
     def test_by_metadata_by_name_and_by_namespace(self, guard: Guard, unique: Unique) -> None:
         """What is exposed besides by its id, and what only some may call."""
