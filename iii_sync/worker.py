@@ -36,7 +36,7 @@ from .session import ConnectionState, Session
 from .tracing import Tracer
 
 if TYPE_CHECKING:
-    from typing_extensions import Self, Unpack
+    from typing_extensions import Never, Self, Unpack
 
     from .channels.opened import FunctionReader, FunctionTextReader, FunctionTextWriter, FunctionWriter
     from .invocation import HttpInvocationConfig
@@ -262,6 +262,7 @@ class Worker:
         request_format: Any = None,
         response_format: Any = None,
         trigger: Union[None, TriggerSource, Iterable[TriggerSource]] = None,
+        **unknown: Never,
     ) -> FunctionRef:
         """Offer a function; it can be called when this returns.
 
@@ -281,6 +282,7 @@ class Worker:
             response_format: JSON Schema of the result, listed with the function. Default: from the annotation.
             trigger: What else the function is called for, ``cron("0 0 3 * * *")`` for instance: one of
                 :mod:`iii_sync.triggers`, or several. They go when the function is unregistered.
+            **unknown: None; what the official SDK takes besides is an error that says what to do.
 
         Raises:
             ConfigurationError: An id that the engine serves itself, or that this worker has registered already; a
@@ -293,6 +295,10 @@ class Worker:
                 the function is looked up; where the worker may not look either, nothing is raised.
             EngineTimeoutError: No confirmation in time.
         """
+        if unknown:
+            from .elsewhere import unexpected
+
+            raise unexpected("register_function", unknown)
         self._check_usable()
         return self._registrations.register_function(
             function_id, handler, description, metadata, request_format, response_format, trigger
@@ -748,6 +754,8 @@ class Worker:
     if not TYPE_CHECKING:  # for type checkers would take every name for one that there is
 
         def __getattr__(self, name: str) -> Any:
+            if name.startswith("_"):  # a finalizer may ask, when nothing can be imported any more
+                raise AttributeError(name)
             from .elsewhere import missing
 
             raise missing(type(self), name)

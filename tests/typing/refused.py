@@ -43,6 +43,7 @@ def functions(worker: Worker) -> None:
 
     three("text")  # wrong
     worker.register_function("f", "handler")  # wrong
+    worker.register_function("f", print, observe={})  # wrong
     worker.register_trigger(cron(3), "f")  # wrong
 
 
