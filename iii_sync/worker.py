@@ -773,33 +773,55 @@ class Worker:
             raise WorkerClosedError("the worker was shut down")
 
     def _end(self, timeout: float) -> None:
-        with self._lock:
-            first, self._ending = not self._ending, True
-        self._registrations.close()
-        if not first:
-            self._ended.wait(timeout)
-            return
-        deadline = Deadline(timeout)
+        first = False
         try:
+            with self._lock:
+                first, self._ending = not self._ending, True
+            if not first:
+                self._ended.wait(timeout)
+                return
+            self._registrations.close()
+            deadline = Deadline(timeout)
             # Handlers come first, for they may still answer; what blocks them for good is their channels.
             if not self._pool.drain(timeout / 2):
                 _log.info("handlers are still running after %.3g s; their channels are dropped", timeout / 2)
-            self._ends.fail_all(ChannelAbortedError("the worker was shut down"))
+            self._drop_ends()
             self._pool.drain((deadline.remaining() or 0) / 2)
+            self._leave(min(1.0, deadline.remaining() or 0), deadline)
         except BaseException:
-            deadline = Deadline(0.2)  # Ctrl-C ends the waiting, not the shutting down
+            # Ctrl-C ends the waiting, not the shutting down.
+            if first:
+                self._leave(0.2, Deadline(0.4))
             raise
+
+    def _leave(self, timeout: float, deadline: Deadline) -> None:
+        """Say goodbye for at most ``timeout`` seconds, and let go of everything whatever comes of that."""
+        try:
+            self._session.say_goodbye(timeout)
         finally:
             try:
-                self._ends.fail_all(ChannelAbortedError("the worker was shut down"))
-                self._session.close(min(1.0, deadline.remaining() or 0))
-                self._pool.stop()
+                self._loop.call_soon(self._let_go)
                 if not self._loop.stop(max(0.2, deadline.remaining() or 0)):
-                    _log.warning("the reader thread did not end within %.3g s", timeout)
+                    _log.warning("the reader thread did not end within %.3g s", deadline.timeout)
             finally:
-                _workers.discard(self)
                 self._ended.set()
-                self._stop_waiting.set()
+
+    def _drop_ends(self) -> None:
+        self._session.closing.set()
+        self._loop.attempts.stop()
+        self._ends.fail_all(ChannelAbortedError("the worker was shut down"))
+
+    def _let_go(self) -> None:
+        """On the reader thread: Ctrl-C, which ends any step of the main thread, never hits there. May be done twice."""
+        try:
+            self._registrations.close()
+            self._drop_ends()
+            self._session.closed()
+            self._pool.stop()
+        finally:
+            _workers.discard(self)
+            self._stop_waiting.set()
+            self._loop.stop(0)
 
 
 #: Workers live until they are shut down, even when nobody holds them: their functions are in use.

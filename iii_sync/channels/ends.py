@@ -151,7 +151,7 @@ class Ends:
         route = Route(options.all_headers(), options.ssl_context, options.proxy)
         url = address.channel(ref.channel_id, ref.access_key, ref.direction)
         try:
-            sock = connect(address, url, route, options.connect_timeout)
+            sock = connect(address, url, route, options.connect_timeout, self._loop.attempts)
         except HandshakeRejectedError as exc:
             if exc.status != 404:
                 raise

@@ -17,9 +17,11 @@ from ..errors import (
     ConnectTimeout,
     HandshakeRejectedError,
     IIISyncError,
+    WorkerClosedError,
 )
 from . import tls
 from .address import Address
+from .attempts import Attempts
 from .dial import dial
 from .proxy import proxy_for, tunnel
 from .waiting import Deadline
@@ -47,7 +49,9 @@ class Route(NamedTuple):
         return f"<Route with headers {list(self.headers)}>"
 
 
-def connect(address: Address, url: str, route: Route, timeout: Optional[float]) -> socket.socket:
+def connect(
+    address: Address, url: str, route: Route, timeout: Optional[float], attempts: Optional[Attempts] = None
+) -> socket.socket:
     """Open a WebSocket and return its socket, non-blocking, right behind the handshake.
 
     Args:
@@ -55,6 +59,7 @@ def connect(address: Address, url: str, route: Route, timeout: Optional[float]) 
         url: What to ask for there: the control URL or a channel's.
         route: Headers, TLS and proxy.
         timeout: Seconds for all steps together.
+        attempts: Whose sockets it is one of; stopping those ends this.
 
     Raises:
         ConfigurationError: The proxy is none that can be used.
@@ -62,33 +67,39 @@ def connect(address: Address, url: str, route: Route, timeout: Optional[float]) 
         AuthenticationError: The answer was 401 or 403.
         HandshakeRejectedError: The answer was not 101; ``status`` tells which.
         ConnectTimeout: The deadline passed.
+        WorkerClosedError: ``attempts`` were stopped.
     """
     deadline = Deadline(timeout)
+    attempts = attempts or Attempts()
     sock: Optional[socket.socket] = None
     try:
         try:
             proxy = proxy_for(address.host, address.port, address.secure, route.proxy)
             if proxy is not None:
-                sock = tunnel(proxy, address.host, address.port, deadline)
+                sock = tunnel(proxy, address.host, address.port, deadline, attempts)
             else:
-                sock = dial(address.host, address.port, deadline)
+                sock = dial(address.host, address.port, deadline, attempts)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             _keep_alive(sock)
             if address.secure:
-                sock = tls.start_tls(sock, address.host, route.ssl_context or tls.default_context(), deadline)
+                context = route.ssl_context or tls.default_context()
+                sock = tls.start_tls(sock, address.host, context, deadline, attempts)
             from .handshake import handshake  # with the first connection, for it takes long
 
             handshake(sock, address, url, route.headers, deadline)
             sock.setblocking(False)
+            attempts.let_go(sock)
             connected, sock = sock, None
             return connected
         except Exception as exc:
             error = _as_our_error(exc, address, timeout)
+            if attempts.stopped:
+                error = WorkerClosedError("the worker was shut down")
             cause = exc if isinstance(exc, OSError) and not isinstance(exc, IIISyncError) else None
         raise error from cause
     finally:
         if sock is not None:
-            sock.close()
+            attempts.close(sock)
 
 
 def _as_our_error(exc: Exception, address: Address, timeout: Optional[float]) -> IIISyncError:

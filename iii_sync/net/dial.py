@@ -2,45 +2,45 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import weakref
 from typing import Any, Optional
 
+from .attempts import Attempts
 from .waiting import Deadline
 
-__all__ = ["AnswerTooLarge", "DeadlineSocket", "dial", "remember", "step"]
+__all__ = ["AnswerTooLarge", "DeadlineSocket", "dial", "step"]
 
 
 class AnswerTooLarge(ValueError):
     """A peer said more than any handshake has to say."""
 
 
-def dial(host: str, port: int, deadline: Deadline) -> socket.socket:
+def dial(host: str, port: int, deadline: Deadline, attempts: Attempts) -> socket.socket:
     """Connect to the first address of ``host`` that answers.
 
     Blocks until then, at most until ``deadline``; looking up the name has the system's own limits.
 
     Raises:
         OSError: None answers.
+        WorkerClosedError: Nothing is to be connected any more.
     """
     failure: Optional[OSError] = None
     # Given text, Python loads its tables of Unicode first: a megabyte, and as many milliseconds as a connection takes.
     name = host.encode("ascii") if host.isascii() else host
     for family, kind, protocol, _, target in socket.getaddrinfo(name, port, 0, socket.SOCK_STREAM):
         sock = socket.socket(family, kind, protocol)
-        remember(sock)
         try:
+            attempts.add(sock)
             sock.settimeout(step(deadline))
             sock.connect(target)
             return sock
         except OSError as exc:
-            sock.close()
+            attempts.close(sock)
             failure = exc
             if deadline.expired:
                 break
         except BaseException:
-            sock.close()
+            attempts.close(sock)
             raise
     raise failure or OSError("the name has no address")
 
@@ -88,24 +88,3 @@ class DeadlineSocket:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
-
-
-#: Every socket made here, for as long as it lives: on its way to a connection nobody else knows it.
-_sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-
-
-def remember(sock: socket.socket) -> None:
-    """Have ``sock`` closed in forked children."""
-    _sockets.add(sock)
-
-
-def _close_after_fork() -> None:
-    """In the child: close the copies, and only close them. A connection ends when the parent ends it."""
-    for sock in list(_sockets):
-        descriptor = sock.detach()
-        if descriptor >= 0:
-            os.close(descriptor)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_close_after_fork)

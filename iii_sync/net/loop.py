@@ -28,6 +28,7 @@ import weakref
 from typing import Any, Callable, Optional, Protocol
 
 from ..errors import WorkerClosedError
+from .attempts import Attempts
 
 __all__ = ["Loop", "Timer", "Watched"]
 
@@ -73,9 +74,13 @@ class Loop:
 
     Args:
         name: The thread's name.
+
+    Attributes:
+        attempts: The sockets that are to become its own, and belong to whoever connects them until then.
     """
 
     def __init__(self, name: str) -> None:
+        self.attempts: Attempts = Attempts()
         self._pid = os.getpid()
         self._selector = selectors.DefaultSelector()
         self._wake_in, self._wake_out = socket.socketpair()

@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from ..errors import ConfigurationError
 from .address import redacted
+from .attempts import Attempts
 from .dial import AnswerTooLarge, DeadlineSocket, dial
 from .waiting import Deadline
 
@@ -159,7 +160,7 @@ def _is_exempt(host: str, port: int, no_proxy: str) -> bool:
     return False
 
 
-def tunnel(proxy: Proxy, host: str, port: int, deadline: Deadline) -> socket.socket:
+def tunnel(proxy: Proxy, host: str, port: int, deadline: Deadline, attempts: Attempts) -> socket.socket:
     """Have the proxy connect us: CONNECT, and a 2xx for an answer.
 
     Blocks until then, at most until ``deadline``.
@@ -174,14 +175,14 @@ def tunnel(proxy: Proxy, host: str, port: int, deadline: Deadline) -> socket.soc
     if proxy.credentials is not None:
         lines.append(f"Proxy-Authorization: {proxy.credentials}")
     try:
-        sock = dial(proxy.host, proxy.port, deadline)
+        sock = dial(proxy.host, proxy.port, deadline, attempts)
         try:
             wire = DeadlineSocket(sock, deadline)
             wire.send("\r\n".join([*lines, "", ""]).encode("utf-8"))
             _check_answer(proxy, wire, target)
             return sock
         except BaseException:
-            sock.close()
+            attempts.close(sock)
             raise
     except (socket.timeout, TimeoutError):
         # Before 3.10 socket.timeout is a class of its own.

@@ -9,7 +9,8 @@ import socket
 from typing import TYPE_CHECKING, Optional
 
 from ..errors import ConfigurationError
-from .dial import remember, step
+from .attempts import Attempts
+from .dial import step
 from .waiting import Deadline, wait_for_socket
 
 if TYPE_CHECKING:
@@ -60,7 +61,9 @@ def check_context(context: object, insecure: bool) -> None:
         )
 
 
-def start_tls(sock: socket.socket, host: str, context: ssl.SSLContext, deadline: Deadline) -> ssl.SSLSocket:
+def start_tls(
+    sock: socket.socket, host: str, context: ssl.SSLContext, deadline: Deadline, attempts: Attempts
+) -> ssl.SSLSocket:
     """Make the handshake on a connected socket, which belongs to the result from then on.
 
     Blocks until it is made, at most until ``deadline``.
@@ -74,8 +77,9 @@ def start_tls(sock: socket.socket, host: str, context: ssl.SSLContext, deadline:
     # Certificates know neither a final dot nor the scope of an address.
     name = host.rstrip(".").partition("%")[0]
     tls = context.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
-    remember(tls)
     try:
+        attempts.let_go(sock)
+        attempts.add(tls)
         # Non-blocking, so that a peer that trickles cannot stretch the deadline.
         tls.setblocking(False)
         while True:
@@ -87,7 +91,7 @@ def start_tls(sock: socket.socket, host: str, context: ssl.SSLContext, deadline:
             except ssl.SSLWantWriteError:
                 wait_for_socket(tls, step(deadline), write=True)
     except BaseException:
-        tls.close()
+        attempts.close(tls)
         raise
 
 

@@ -335,9 +335,8 @@ class Session:
             except (IIISyncError, TimeoutError):
                 connection.drop(WorkerClosedError("the worker was shut down"))
 
-    def close(self, timeout: float) -> None:
-        """Say goodbye, and fail every call that waits. Blocks at most ``timeout`` seconds."""
-        self.say_goodbye(timeout)
+    def closed(self) -> None:
+        """Fail every call that waits: the worker has ended. Does not block; may be called again."""
         self._pending.fail(None, WorkerClosedError("the worker was shut down"))
         self._set_state("disconnected")
 
@@ -346,7 +345,7 @@ class Session:
     def make_link(self) -> None:
         options = self.options
         route = Route(options.all_headers(), options.ssl_context, options.proxy)
-        sock = connect(self.address, self.address.url, route, options.connect_timeout)
+        sock = connect(self.address, self.address.url, route, options.connect_timeout, self.loop.attempts)
         link = Link(self)
         with self._lock:
             # Either say_goodbye() finds the attempt, or the attempt finds that it has been said.

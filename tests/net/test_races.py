@@ -321,7 +321,7 @@ def test_a_link_that_ends_at_once_is_never_told_as_connected(monkeypatch: pytest
 
 
 def test_shutdown_during_a_reconnect_leaves_neither_thread_nor_descriptor() -> None:
-    """The new socket is there only after the goodbye: it is closed at once."""
+    """Not even when its handshake is answered behind the goodbye."""
     numbers = itertools.count(1)
     leave, asked, go_on = threading.Event(), threading.Event(), threading.Event()
 

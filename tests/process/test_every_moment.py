@@ -13,7 +13,7 @@ from ..support.process import run
 #: makes what it needs; ``after`` finds out what has become of that. A stream may have been cut, and must say so; it may
 #: have arrived whole, and then all of it.
 PROGRAM = """
-import contextlib, faulthandler, logging, sys, time, warnings
+import contextlib, faulthandler, logging, sys, threading, time, warnings
 from iii_sync import errors, register_worker
 from tests.support.interrupts import Interrupter
 logging.getLogger('iii_sync').setLevel(logging.CRITICAL)
@@ -64,7 +64,27 @@ def after_leave():
 def result(): assert w.submit(slow, 'y').result(15) == 'y'
 def cancel():
     call = w.submit(slow, 'y'); call.cancel()
+def waits(wait, *ends_with):
+    def run():
+        try: wait()
+        except ends_with: ended.append(wait)
+    threading.Thread(target=run, daemon=True).start()
+def busy():
+    global v, ended
+    v, ended = register_worker(url), []
+    waits(v.submit(peer.register_function('never-' + v.worker_id, lambda d: v.wait(30)).id).result,
+        errors.WorkerClosedError)
+    reader = v.create_channel().reader
+    waits(reader.read, errors.ChannelAbortedError)
+    w.submit(v.register_function('slow-' + v.worker_id, slowly).id)
+    while reader._connection is None: time.sleep(0.001)
+def after_shutdown():
+    v.shutdown(10)  # unless that has begun, and then it has done everything
+    end = time.monotonic() + 10
+    while len(ended) < 2: assert time.monotonic() < end, ended; time.sleep(0.001)
+    assert v.wait(0) and v.get_connection_state() == 'disconnected' and not v._loop._thread.is_alive()
 prepare, operation, after = {
+    'shutdown': (busy, lambda: v.shutdown(10), after_shutdown),
     'trigger': (nothing, works, nothing), 'result': (nothing, result, nothing), 'cancel': (nothing, cancel, nothing),
     'wait': (nothing, lambda: w.wait(0.02), nothing),
     'write': (channel, write, after_write), 'read': (connected, read, after_read),
@@ -93,7 +113,19 @@ print(at // step, 'interruptions of', what)
 #: lock of ours.
 OPERATIONS = {
     name: (101, 1009) if name == "connect" else (1, 7)
-    for name in ["trigger", "result", "cancel", "wait", "write", "read", "close", "abort", "leave", "connect"]
+    for name in [
+        "trigger",
+        "result",
+        "cancel",
+        "wait",
+        "write",
+        "read",
+        "close",
+        "abort",
+        "leave",
+        "connect",
+        "shutdown",
+    ]
 }
 
 
