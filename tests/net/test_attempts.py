@@ -20,7 +20,8 @@ from iii_sync.net.connect import Address, Route, connect
 
 from ..support.rawserver import RawPeer, raw_server
 from ..support.threads import in_thread
-from .test_connection import WAIT, wait_until
+from ..support.waiting import wait_until
+from .test_connection import WAIT
 
 #: Nothing here may wait for that; seconds.
 NEVER = 600.0

@@ -18,6 +18,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 WAIT = 30.0
 
+#: The last thing that a program does whose end is measured; see :meth:`Script.leave`.
+LEAVE = "\nimport time; print('leaving', time.monotonic())\n"
+
 
 class Script:
     """A Python program in a child process, in development mode; warnings are errors in it.
@@ -122,6 +125,24 @@ class Script:
             if line is None:
                 return code
             self.lines.append(line)
+
+    def leave(self) -> tuple[int, float]:
+        """Wait for the end behind :data:`LEAVE`; returns the exit code, and how many seconds it took from there."""
+        line = self.line()
+        while not line.startswith("leaving "):
+            line = self.line()
+        # Its clock is ours. Not wait(timeout), which looks now and then only.
+        gone: list[float] = []
+
+        def watch() -> None:
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            gone.append(time.monotonic())
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        watcher.join(WAIT)
+        code = self.end()
+        return code, gone[0] - float(line.split()[1])
 
 
 def _signal_group(group: int, number: int) -> None:
