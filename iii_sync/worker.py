@@ -755,7 +755,7 @@ class Worker:
 
         def __getattr__(self, name: str) -> Any:
             if name.startswith("_"):  # a finalizer may ask, when nothing can be imported any more
-                raise AttributeError(name)
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
             from .elsewhere import missing
 
             raise missing(type(self), name)
