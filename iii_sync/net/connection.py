@@ -377,10 +377,10 @@ class Connection:
 
     def forget(self) -> None:
         """Close the descriptor in a forked child; the connection itself is the parent's."""
-        try:
-            os.close(self._sock.detach())
-        except OSError:
-            pass
+        with contextlib.suppress(OSError):
+            descriptor = self._sock.detach()
+            if descriptor >= 0:  # not closed already, by whoever looks after all sockets that are being connected
+                os.close(descriptor)
 
     # --- sending, with the turn ------------------------------------------------------------------------
 
