@@ -311,7 +311,7 @@ class Worker:
         """
 
         def decorate(handler: HandlerT) -> HandlerT:
-            self.register_function(function_id, handler, **details)
+            self.register_function(function_id, handler, **details)  # pyright: ignore[reportArgumentType]
             return handler
 
         return decorate
