@@ -263,7 +263,7 @@ class FunctionRef:
     """
 
     def __init__(self, function: Function, unregister: Callable[[], None]) -> None:
-        self.id = function.function_id
+        self.id: str = function.function_id
         self._function = function
         self._unregister: Optional[Callable[[], None]] = unregister
 

@@ -9,9 +9,11 @@ from typing import Any, Optional
 
 import click
 
+from .options import Decorator
+
 __all__ = ["payload_argument", "print_json", "read_object", "read_payload"]
 
-payload_argument = click.argument("payload", metavar="[JSON|-]", required=False)
+payload_argument: Decorator = click.argument("payload", metavar="[JSON|-]", required=False)
 
 
 def read_payload(text: Optional[str]) -> Any:

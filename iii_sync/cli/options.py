@@ -8,7 +8,19 @@ from typing import Any, Callable, Optional, TypeVar
 
 import click
 
-__all__ = ["as_seconds", "as_size", "function", "is_verbose", "key", "namespace", "quiet", "timeout", "url", "verbose"]
+__all__ = [
+    "Decorator",
+    "as_seconds",
+    "as_size",
+    "function",
+    "is_verbose",
+    "key",
+    "namespace",
+    "quiet",
+    "timeout",
+    "url",
+    "verbose",
+]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -47,12 +59,19 @@ def _remember(context: click.Context, _: click.Parameter, value: bool) -> None:
     context.meta["verbose"] = value  # shared with the context of the group, which reports errors
 
 
-function = click.argument("function", metavar="FUNCTION")
-url = click.option("--url", metavar="URL", help="The engine's address.  [default: III_URL, or ws://127.0.0.1:49134]")
-namespace = click.option("--namespace", metavar="NAME", help="Where the function lives.")
-key = click.option("--key", metavar="NAME", help="Where in the payload the function finds its end of the stream.")
-quiet = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
-verbose = click.option(
+#: What click makes of an option or an argument.
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+function: Decorator = click.argument("function", metavar="FUNCTION")
+url: Decorator = click.option(
+    "--url", metavar="URL", help="The engine's address.  [default: III_URL, or ws://127.0.0.1:49134]"
+)
+namespace: Decorator = click.option("--namespace", metavar="NAME", help="Where the function lives.")
+key: Decorator = click.option(
+    "--key", metavar="NAME", help="Where in the payload the function finds its end of the stream."
+)
+quiet: Decorator = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+verbose: Decorator = click.option(
     "-v",
     "--verbose",
     is_flag=True,

@@ -36,7 +36,8 @@ class Consumers:
 
     def __init__(self, router: Router, streams: Streams) -> None:
         self.router = router
-        self.joins, self.leaves = Bindings(), Bindings()
+        self.joins: Bindings = Bindings()
+        self.leaves: Bindings = Bindings()
         self.all: set[Consumer] = set()
         router.triggers.provide(SERVICE, "stream:join", "A consumer begins to follow a stream", self.joins)
         router.triggers.provide(SERVICE, "stream:leave", "A consumer follows a stream no longer", self.leaves)

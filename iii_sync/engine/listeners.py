@@ -40,19 +40,19 @@ class Listeners:
     """
 
     def __init__(self, plan: Plan) -> None:
-        self.host = plan.host
-        self.guard = plan.guard
+        self.host: str = plan.host
+        self.guard: Optional[Guard] = plan.guard
         self._sockets: list[socket.socket] = []
         try:
-            self.workers = self._bind(plan.port)
-            self.http = None if plan.http_port is None else self._bind(plan.http_port)
-            self.streams = None if plan.stream_port is None else self._bind(plan.stream_port)
-            self.guarded = None if plan.guard is None else self._bind(plan.guard.port)
+            self.workers: socket.socket = self._bind(plan.port)
+            self.http: Optional[socket.socket] = None if plan.http_port is None else self._bind(plan.http_port)
+            self.streams: Optional[socket.socket] = None if plan.stream_port is None else self._bind(plan.stream_port)
+            self.guarded: Optional[socket.socket] = None if plan.guard is None else self._bind(plan.guard.port)
         except BaseException:
             self.close()
             raise
         # Asked for now: a server takes its socket over and closes it.
-        self.ports = Ports(_port(self.workers), *map(_port, (self.http, self.streams, self.guarded)))
+        self.ports: Ports = Ports(_port(self.workers), *map(_port, (self.http, self.streams, self.guarded)))
 
     def _bind(self, port: int) -> socket.socket:
         self._sockets.append(bind(self.host, port))

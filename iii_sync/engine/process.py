@@ -60,7 +60,7 @@ class EngineProcess:
             start_new_session=True,
         )
         try:
-            self.ports = self._await_ports(timeout)
+            self.ports: Ports = self._await_ports(timeout)
         except BaseException:
             self.stop(timeout)
             raise

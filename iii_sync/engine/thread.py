@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Optional
 
-from .listeners import Listeners, Plan
+from .listeners import Listeners, Plan, Ports
 
 
 class EngineThread:
@@ -28,7 +28,7 @@ class EngineThread:
 
         # Bound here and not in the thread: the ports are known at once, and so is what is wrong with them.
         self._listeners = Listeners(plan)
-        self.ports = self._listeners.ports
+        self.ports: Ports = self._listeners.ports
         self._server = Server(plan.host)
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._stopping: Optional[asyncio.Event] = None

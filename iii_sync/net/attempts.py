@@ -29,7 +29,7 @@ class Attempts:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._under_way: set[socket.socket] = set()
-        self.stopped = False
+        self.stopped: bool = False
 
     def add(self, sock: socket.socket) -> None:
         """Take in a new socket; forked children close their copy of it.

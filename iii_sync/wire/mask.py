@@ -21,7 +21,7 @@ _PIECE = 16 * 1024  # big-integer XOR is quickest in pieces that stay in the fir
 _SMALL = 4096  # below this the set-up of numpy costs more than it saves
 
 
-new_key = Pieces(4).next
+new_key: Callable[[], bytes] = Pieces(4).next
 """Return the four bytes of a new mask, which nobody can foresee."""
 
 
