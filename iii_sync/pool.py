@@ -3,7 +3,8 @@
 Grows as long as every thread is busy, so that handlers which call each other never wait for a thread; the
 thread that was used last is used next, so that the others become idle and end.
 
-``_lock`` guards every field; it is never held while user code runs or while waiting.
+``_lock`` guards every field; it is never held while user code runs or while waiting, and is a leaf in the order of
+:mod:`iii_sync.net.waiting`.
 """
 
 from __future__ import annotations

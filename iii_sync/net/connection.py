@@ -15,6 +15,7 @@ Who may touch what:
   non-blocking socket inside it. Sending may need to read first, and receiving to write (the peer renegotiates, or
   changes keys): then that is what is waited for.
 * ``_error`` is set once, under ``_state_lock``; everybody may read it.
+* What may be taken while these locks are held is in :mod:`iii_sync.net.waiting`.
 
 A message of which a part was sent and the rest was not (deadline, Ctrl-C, error) leaves the stream of bytes
 unusable: the connection is dropped at once and says why from then on.

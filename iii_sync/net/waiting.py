@@ -13,16 +13,18 @@ it. Two things are safe, and nothing else is used where the main thread can come
 * A lock that knows its holder (``RLock``), asked for that in a ``finally`` around the ``acquire()``, and in one more
   around that, for an interruption that hits inside the first.
 
-The order of the locks. Whoever holds one may take those below it, and no other:
+The order of the locks. Whoever holds one may take those below it, and no other; ``tests/test_lock_order.py`` watches:
 
-1. An end's ``_connect_lock``, a reader's ``_using``, a response's ``_head_lock``: held while waiting, each with a
-   deadline. Nobody but their own end or response takes them.
+1. A reader's ``_using``, a response's ``_head_lock``, and below them an end's ``_connect_lock``: held while waiting,
+   each with a deadline. Nobody but their own end or response takes them.
 2. The turn of a connection: held while its socket is waited for; the reader thread never waits for it.
-3. ``_lock`` of the session, the tables of functions, triggers, providers and ends, and of the worker: for the moment of
-   a look or a change. The session asks the tables for all registrations while it holds its own.
-4. The leaves, which take no other: ``_lock`` of the pool, the log handler and an inbox, of the session's pending calls,
-   states and reconnecting, ``_state_lock`` and ``_tls_lock`` of a connection, ``_state_lock`` of an end, the locks
-   inside calls, events and queues (an inbox holds its own while it puts into its queue).
+3. ``_lock`` of the session: for the moment of a look or a change.
+4. ``_lock`` of the tables of triggers and of providers, which the session asks for all registrations while it holds its
+   own; and of its registering, which tells the functions what became of them while it holds its own.
+5. The leaves, which take no other but the locks inside calls, events, queues and threads: ``_lock`` of the worker, its
+   registrations, functions, ends and providers' tasks, of the session's pending calls, states, reconnecting and
+   repeated answers, of the pool, the log handler, an inbox and the attempts to connect; ``_state_lock`` and
+   ``_tls_lock`` of a connection; ``_state_lock`` of an end.
 """
 
 from __future__ import annotations
