@@ -10,7 +10,7 @@ import weakref
 
 from ..errors import WorkerClosedError
 
-__all__ = ["Attempts"]
+__all__ = ["Attempts", "close_copy"]
 
 #: Every socket that was made, for as long as it lives.
 _sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
@@ -64,12 +64,20 @@ class Attempts:
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
-def _close_after_fork() -> None:
-    """In the child: close the copies, and only close them. A connection ends when the parent ends it."""
-    for sock in list(_sockets):
+def close_copy(sock: socket.socket) -> None:
+    """In a forked child: close the copy of a descriptor, and only that. A connection ends when the parent ends it.
+
+    Does nothing the second time: whoever owns the socket by now may have closed its copy as well.
+    """
+    with contextlib.suppress(OSError):
         descriptor = sock.detach()
         if descriptor >= 0:
             os.close(descriptor)
+
+
+def _close_after_fork() -> None:
+    for sock in list(_sockets):
+        close_copy(sock)
 
 
 if hasattr(os, "register_at_fork"):

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import socket
 import struct
 import threading
@@ -35,6 +34,7 @@ from typing import Any, Callable, Optional, Protocol, TypeVar, Union
 
 from ..errors import ConcurrencyError, EngineConnectionError, RemoteProtocolError, fresh
 from ..wire import frames
+from .attempts import close_copy
 from .loop import READ, WRITE, Loop
 from .waiting import Deadline, RLock, wait_for_socket
 
@@ -378,10 +378,7 @@ class Connection:
 
     def forget(self) -> None:
         """Close the descriptor in a forked child; the connection itself is the parent's."""
-        with contextlib.suppress(OSError):
-            descriptor = self._sock.detach()
-            if descriptor >= 0:  # not closed already, by whoever looks after all sockets that are being connected
-                os.close(descriptor)
+        close_copy(self._sock)
 
     # --- sending, with the turn ------------------------------------------------------------------------
 
