@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ..support.celery import make_folders, running_celery
 from ..support.process import ROOT
 
 pytest.importorskip("celery")
@@ -24,8 +24,7 @@ def test_tasks_in_forked_processes_stream_into_a_function(
     engine_url: str, digest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two processes that are recycled after a few tasks; then a warm shutdown without a traceback."""
-    for folder in ("queue", "control", "results", "home"):
-        (tmp_path / folder).mkdir()
+    make_folders(tmp_path)
     environment = dict(
         os.environ,
         III_URL=engine_url,
@@ -34,14 +33,7 @@ def test_tasks_in_forked_processes_stream_into_a_function(
         PYTHONPATH=str(ROOT),
         HOME=str(tmp_path / "home"),
     )
-    command = [sys.executable, "-m", "celery", "-A", "tests.servers.tasks", "worker", "--pool", "prefork"]
-    quiet = ["--concurrency", "2", "--loglevel", "info", "--without-gossip", "--without-mingle", "--without-heartbeat"]
-    log = tmp_path / "log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [*command, *quiet], cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out
-        )
-    try:
+    with running_celery("tests.servers.tasks", tmp_path, environment) as celery:
         sizes = [n * 70_001 for n in range(16)]
         results = submit_and_wait(environment, digest, sizes)
         for size, result in zip(sizes, results):
@@ -52,13 +44,8 @@ def test_tasks_in_forked_processes_stream_into_a_function(
                 "complete": True,
             }
         assert len({result["pid"] for result in results}) > 2
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(WAIT) == 0, log.read_text()
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-    said = log.read_text()
+        celery.stop(WAIT)
+    said = celery.said()
     assert "Traceback" not in said and "ERROR" not in said, said
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Callable
 
 import pytest
 
+from ..support.celery import make_folders, running_celery
 from ..support.process import ROOT, WAIT
 from .conftest import EXAMPLES, Files
 
@@ -40,8 +40,7 @@ print(json.dumps([result.get(timeout=60) for result in sent]))
 def test_tasks_stream_files_into_the_function(files: Callable[[str], Files], tmp_path: Path) -> None:
     """Two forked processes that are replaced after three tasks; a warm stop without a traceback."""
     url = files("local").url
-    for folder in ("queue", "control", "results", "home"):
-        (tmp_path / folder).mkdir()
+    make_folders(tmp_path)
     (tmp_path / "celeryconfig.py").write_text(CONFIG.replace("file://results", f"file://{tmp_path}/results"))
     paths = [tmp_path / f"file-{number}" for number in range(8)]
     for number, path in enumerate(paths):
@@ -53,14 +52,7 @@ def test_tasks_stream_files_into_the_function(files: Callable[[str], Files], tmp
         PYTHONPATH=os.pathsep.join([str(ROOT), str(EXAMPLES), str(tmp_path)]),
         HOME=str(tmp_path / "home"),
     )
-    command = [sys.executable, "-m", "celery", "-A", "celery_tasks", "worker", "--pool", "prefork"]
-    quiet = ["--concurrency", "2", "--loglevel", "info", "--without-gossip", "--without-mingle", "--without-heartbeat"]
-    log = tmp_path / "log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [*command, *quiet], cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out
-        )
-    try:
+    with running_celery("celery_tasks", tmp_path, environment) as celery:
         answer = subprocess.run(
             [sys.executable, "-c", SEND, *map(str, paths)],
             env=environment,
@@ -69,14 +61,11 @@ def test_tasks_stream_files_into_the_function(files: Callable[[str], Files], tmp
             capture_output=True,
             timeout=3 * WAIT,
         )
-        assert answer.returncode == 0, (answer.stderr.decode(), log.read_text())
+        assert answer.returncode == 0, (answer.stderr.decode(), celery.said())
         for path, about in zip(paths, json.loads(answer.stdout)):
             body = path.read_bytes()
             assert about["name"] == path.name
             assert (about["size"], about["sha256"]) == (len(body), hashlib.sha256(body).hexdigest())
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(WAIT) == 0, log.read_text()
-    finally:
-        process.kill()
-        process.wait(WAIT)
-    assert "Traceback" not in log.read_text() and "ERROR" not in log.read_text(), log.read_text()
+        celery.stop(WAIT)
+    said = celery.said()
+    assert "Traceback" not in said and "ERROR" not in said, said
