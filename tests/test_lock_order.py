@@ -118,9 +118,11 @@ def _use(worker: Worker, number: int, stop: threading.Event) -> None:
             take.unregister()
 
 
-def test_locks_are_taken_in_one_order(local_engine_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locks_are_taken_in_one_order(
+    local_engine_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """While everything happens at once: calls, streams, registrations, lost connections, the end."""
-    logging.getLogger("iii_sync").setLevel(logging.CRITICAL)
+    caplog.set_level(logging.CRITICAL, "iii_sync")
     recorder = Recorder(monkeypatch)
     stop = threading.Event()
     with FaultProxy(local_engine_url) as proxy:
