@@ -33,9 +33,11 @@ def main(folder: Path) -> None:
     info = metadata.rpartition("/")[0]
     expected = {name for name in listed if name.startswith("iii_sync/") and not name.endswith(".c")}
     found = {name for name in inside if not name.startswith(info)}
-    extension = {name for name in found if name.startswith("iii_sync/wire/_mask.") and name.endswith((".so", ".pyd"))}
-    assert len(extension) == 1, f"the C extension was not built: {extension}"
-    same(wheel.name, found - extension, expected)
+    extensions = {name for name in found if name.endswith((".so", ".pyd"))}
+    for module in ("wire/_mask", "net/_direct"):
+        built = [name for name in extensions if name.startswith(f"iii_sync/{module}.")]
+        assert len(built) == 1, f"{module} was not built: {extensions}"
+    same(wheel.name, found - extensions, expected)
     assert any(name.startswith(info) and name.endswith("/LICENSE") for name in inside), "no LICENSE in the wheel"
 
     settings = configparser.ConfigParser()

@@ -10,16 +10,19 @@ from importlib import metadata
 import click
 
 from .._version import __version__
+from ..net import direct
 from ..net.connect import Address
 from ..options import address_from_environment
 from ..wire import mask
 
 __all__ = ["command"]
 
+_NOT_BUILT = "the C extension was not built, or III_SYNC_ACCELERATOR says so"
+
 _MASKS = {
     "c": "the C extension",
     "numpy": "numpy, since this process has it loaded",
-    "python": "Python's integers: the C extension was not built (or III_SYNC_MASK says so); numpy is used if loaded",
+    "python": f"Python's integers, or numpy if loaded: {_NOT_BUILT}",
 }
 
 _PACKAGES = ("websocket-client", "typing-extensions", "click", "tqdm", "aiohttp", "numpy")
@@ -29,7 +32,7 @@ _VARIABLES = {
     "III_NAMESPACE": True,
     "III_WORKER_NAME": True,
     "III_ISOLATION": True,
-    "III_SYNC_MASK": True,
+    "III_SYNC_ACCELERATOR": True,
     "III_TOKEN": False,
 }
 
@@ -45,6 +48,7 @@ def command() -> None:
         "Python": f"{platform.python_implementation()} {platform.python_version()}, {platform.platform()}",
         "TLS": ssl.OPENSSL_VERSION,
         "masking": _MASKS[mask.method()],
+        "sending": "the C extension" if direct.in_c else f"the socket module: {_NOT_BUILT}",
         "engine": str(Address(address_from_environment(None))),
     }
     for package in _PACKAGES:

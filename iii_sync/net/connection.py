@@ -34,6 +34,7 @@ from typing import Any, Callable, Optional, Protocol, TypeVar, Union
 
 from ..errors import ConcurrencyError, EngineConnectionError, RemoteProtocolError, fresh
 from ..wire import frames
+from . import direct
 from .attempts import close_copy
 from .loop import READ, WRITE, Loop
 from .waiting import Deadline, RLock, wait_for_socket
@@ -426,7 +427,7 @@ class Connection:
         """One send; 0 when the socket is full."""
         try:
             if self._tls_lock is None:
-                return self._sock.send(view)
+                return direct.send(self._sock, view)
             self._send_wants_read = False
             # Large pieces would keep the reader out for long.
             with self._tls_lock:
@@ -598,7 +599,7 @@ class Connection:
         size = 0
         try:
             if self._tls_lock is None:
-                size = self._sock.recv_into(view)
+                size = direct.recv_into(self._sock, view)
                 return size, size == 0, None
             while size < len(view):
                 # A TLS read gives one record; what OpenSSL still holds must not wait for the selector.

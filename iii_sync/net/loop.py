@@ -28,6 +28,7 @@ import weakref
 from typing import Any, Callable, Optional, Protocol
 
 from ..errors import WorkerClosedError
+from . import direct
 from .attempts import Attempts
 
 __all__ = ["Loop", "Timer", "Watched"]
@@ -88,6 +89,7 @@ class Loop:
         self._wake_out.setblocking(False)
         self._selector.register(self._wake_in, READ)
         self._posted: collections.deque[Callable[[], None]] = collections.deque()
+        self._wakes = bytearray(4096)  # what they are received into
         self._awake = False  # a wake-up byte is under way
         self._timers: list[tuple[float, int, Timer]] = []  # touched by the loop's thread only
         self._sweep_at = 1000  # reader thread only
@@ -115,7 +117,7 @@ class Loop:
             if self._awake or os.getpid() != self._pid:
                 return
             self._awake = True
-            self._wake_out.send(b"\0")
+            direct.send(self._wake_out, b"\0")
         except OSError:
             pass  # full: it will wake anyway; closed: the loop has ended
         except BaseException:
@@ -123,7 +125,7 @@ class Loop:
             self._awake = False
             if os.getpid() == self._pid:
                 with contextlib.suppress(OSError):
-                    self._wake_out.send(b"\0")
+                    direct.send(self._wake_out, b"\0")
             raise
 
     def call_later(self, delay: float, function: Callable[[], None]) -> Timer:
@@ -223,7 +225,7 @@ class Loop:
 
     def _drain_wake(self) -> None:
         try:
-            self._wake_in.recv(4096)
+            direct.recv_into(self._wake_in, self._wakes)
         except BlockingIOError:
             pass
         self._awake = False

@@ -2,7 +2,7 @@
 
 Masking decides the speed of a writer, so there is a ladder: the C extension where it was built, else numpy when
 the process has it loaded anyway, else one big integer a piece, which is the fastest that Python itself offers.
-``III_SYNC_MASK`` (``c``, ``numpy`` or ``python``) picks a step by name; it is read when this is imported.
+``III_SYNC_ACCELERATOR`` (``c``, ``numpy`` or ``python``) picks a step by name; it is read when this is imported.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Callable, Optional, Union
 
 from .entropy import Pieces
 
-__all__ = ["mask_into", "masked", "method", "new_key"]
+__all__ = ["WANTED", "mask_into", "masked", "method", "new_key"]
 
 MaskInto = Callable[[memoryview, memoryview, bytes], None]
 
@@ -54,7 +54,7 @@ def _mask_in_python(target: memoryview, data: memoryview, key: bytes) -> None:
 
 
 def _loaded_numpy() -> Any:
-    if _WANTED == "python":
+    if WANTED == "python":
         return None
     numpy = sys.modules.get("numpy")
     # A numpy that another thread is still importing has no attributes yet.
@@ -84,8 +84,9 @@ def _extension() -> Optional[MaskInto]:
     return found if target == masked(data, key) else None
 
 
-_WANTED = os.environ.get("III_SYNC_MASK", "")
-_in_c = None if _WANTED in ("numpy", "python") else _extension()
+#: The step picked by name, or nothing.
+WANTED: str = os.environ.get("III_SYNC_ACCELERATOR", "")
+_in_c = None if WANTED in ("numpy", "python") else _extension()
 
 mask_into: MaskInto = _in_c or _mask_in_python
 """Write ``data`` masked with ``key`` into ``target``.

@@ -29,21 +29,24 @@ class TestInfo:
 
     def test_what_is_used(self, start: Start) -> None:
         """Versions, the engine's address and the way of masking are there."""
-        variables = {"III_TOKEN": "secret-2", "III_SYNC_MASK": "python"}
+        variables = {"III_TOKEN": "secret-2", "III_SYNC_ACCELERATOR": "python"}
         status, out, err = finish(start("info", url="ws://engine.example:1234/?token=secret-1", variables=variables))
         assert (status, err) == (0, "")
         shown = dict(line.split(None, 1) for line in out.splitlines())
         assert shown["iii_sync"] == iii_sync.__version__
         assert shown["engine"] == "ws://engine.example:1234/?…"
         assert shown["masking"].startswith("Python's integers")
+        assert shown["sending"].startswith("the socket module")
         assert shown["III_TOKEN"] == "is set"
         assert "secret" not in out
 
     def test_the_extension_is_visible(self, start: Start) -> None:
         """Whether the C extension was built can be seen."""
-        built = importlib.util.find_spec("iii_sync.wire._mask") is not None
-        _, out, _ = finish(start("info"))
-        assert ("the C extension\n" in out) == built
+        _, out, _ = finish(start("info", variables={"III_SYNC_ACCELERATOR": ""}))
+        lines = dict(line.split(None, 1) for line in out.splitlines())
+        for name, module in (("masking", "wire._mask"), ("sending", "net._direct")):
+            built = importlib.util.find_spec(f"iii_sync.{module}") is not None
+            assert (lines[name] == "the C extension") == built
 
 
 class TestHelp:

@@ -16,7 +16,7 @@ import pytest
 
 from iii_sync import ReconnectionConfig, errors, register_worker
 from iii_sync.errors import EngineConnectionError
-from iii_sync.net import waiting
+from iii_sync.net import direct, waiting
 from iii_sync.net.connection import Connection
 from iii_sync.net.inbox import Inbox
 from iii_sync.net.loop import Loop
@@ -139,31 +139,22 @@ def test_a_wait_for_a_socket_ends_when_its_longest_time_is_over(monkeypatch: pyt
         assert wait_for_socket(ours, 1e12, write=False) is False
 
 
-class _Interrupting:
-    """A socket whose next send is interrupted by Ctrl-C, before or after it has happened."""
-
-    def __init__(self, sock: Any, *, after: bool) -> None:
-        self._sock, self._after, self._armed = sock, after, True
-
-    def send(self, data: Any) -> int:
-        armed, self._armed = self._armed, False
-        if armed and not self._after:
-            raise KeyboardInterrupt
-        sent: int = self._sock.send(data)
-        if armed:
-            raise KeyboardInterrupt
-        return sent
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sock, name)
-
-
 @pytest.mark.parametrize("after", [False, True])
 def test_ctrl_c_while_the_loop_is_woken_does_not_leave_it_asleep(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, after: bool
 ) -> None:
     """The calls posted later still wake it."""
-    monkeypatch.setattr(loop, "_wake_out", _Interrupting(loop._wake_out, after=after))
+    send, armed = direct.send, [True]
+
+    def interrupted(sock: socket.socket, data: Any) -> int:
+        if sock is not loop._wake_out or not armed:
+            return send(sock, data)
+        armed.clear()
+        if after:
+            send(sock, data)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(direct, "send", interrupted)
     with pytest.raises(KeyboardInterrupt):
         loop.call_soon(lambda: None)
     done = threading.Event()

@@ -1,7 +1,7 @@
-"""Run the tests of masking with a C extension that watches itself: ``python -m tests.wire.sanitized``.
+"""Run the tests of the C extensions, built so that they watch themselves: ``python -m tests.wire.sanitized``.
 
-Builds the extension with AddressSanitizer and UndefinedBehaviorSanitizer into a directory of its own (needs gcc or
-clang with their run-time libraries), puts that in front of the installed one, and ends with the tests' exit status.
+Builds them with AddressSanitizer and UndefinedBehaviorSanitizer into a directory of its own (needs gcc or clang with
+their run-time libraries), puts those in front of the installed ones, and ends with the tests' exit status.
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: Imports the tests' modules with the sanitized extension in the place of the installed one.
+#: Each extension with the tests that go through all of it.
+EXTENSIONS = {"wire._mask": "tests/wire/test_mask.py", "net._direct": "tests/net/test_direct.py"}
+
+#: Imports the tests' modules with the sanitized extensions in the place of the installed ones.
 _PLUGIN = """\
 import importlib.util, sys
-spec = importlib.util.spec_from_file_location("iii_sync.wire._mask", {path!r})
-module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
-sys.modules["iii_sync.wire._mask"] = module
+for name, path in {built!r}.items():
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.modules[name] = module
 """
 
 
@@ -29,14 +33,18 @@ def main() -> int:
     """Build, run, and return the exit status of the tests."""
     compiler = os.environ.get("CC", "cc")
     with tempfile.TemporaryDirectory() as directory:
-        extension = os.path.join(directory, "_mask" + (sysconfig.get_config_var("EXT_SUFFIX") or ".so"))
-        subprocess.run(
-            [compiler, "-shared", "-fPIC", "-g", "-O1", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror"]
-            + ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{sysconfig.get_path('include')}"]
-            + [str(ROOT / "iii_sync" / "wire" / "_mask.c"), "-o", extension],
-            check=True,
-        )
-        Path(directory, "sanitized_mask.py").write_text(_PLUGIN.format(path=extension))
+        built = {}
+        for name in EXTENSIONS:
+            source = ROOT.joinpath("iii_sync", *name.split(".")).with_suffix(".c")
+            extension = os.path.join(directory, source.stem + (sysconfig.get_config_var("EXT_SUFFIX") or ".so"))
+            subprocess.run(
+                [compiler, "-shared", "-fPIC", "-g", "-O1", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror"]
+                + ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{sysconfig.get_path('include')}"]
+                + [str(source), "-o", extension],
+                check=True,
+            )
+            built[f"iii_sync.{name}"] = extension
+        Path(directory, "sanitized_extensions.py").write_text(_PLUGIN.format(built=built))
         libraries = [
             subprocess.run([compiler, f"-print-file-name={name}"], check=True, capture_output=True, text=True)
             for name in ("libasan.so", "libubsan.so")
@@ -49,7 +57,7 @@ def main() -> int:
             PYTHONPATH=directory,
             PYTHONMALLOC="malloc",
         )
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "sanitized_mask", "tests/wire/test_mask.py"]
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "sanitized_extensions", *EXTENSIONS.values()]
         return subprocess.run([*command, "-k", "not picked"], env=environment, cwd=ROOT, check=False).returncode
 
 

@@ -40,7 +40,7 @@ def rung(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
         return
     if request.param == "numpy":
         pytest.importorskip("numpy")
-        monkeypatch.setattr(mask, "_WANTED", "")
+        monkeypatch.setattr(mask, "WANTED", "")
     else:
         half = types.ModuleType("numpy")
         half.bitwise_xor = None  # type: ignore[attr-defined]
@@ -131,9 +131,9 @@ def test_numpy_is_used_only_when_it_is_loaded(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("wanted", ["c", "numpy", "python", ""])
 def test_a_step_can_be_picked(wanted: str) -> None:
-    """``III_SYNC_MASK`` decides what masks, as far as it is there; without it the quickest does."""
+    """``III_SYNC_ACCELERATOR`` decides what masks, as far as it is there; without it the quickest does."""
     script = "import numpy; from iii_sync.wire import mask; print(mask.method())"
-    environment = dict(os.environ, III_SYNC_MASK=wanted)
+    environment = dict(os.environ, III_SYNC_ACCELERATOR=wanted)
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=True
     )

@@ -34,7 +34,7 @@ def run(task: Task, line: Line) -> None:
 
 def _force_mask(step: str) -> None:
     if step:
-        os.environ["III_SYNC_MASK"] = step
+        os.environ["III_SYNC_ACCELERATOR"] = step
     if step == "numpy":
         import numpy  # noqa: F401
 

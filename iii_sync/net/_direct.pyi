@@ -1,0 +1,6 @@
+import socket
+
+from typing_extensions import Buffer
+
+def send(sock: socket.socket, data: Buffer, /) -> int: ...
+def recv_into(sock: socket.socket, buffer: Buffer, /) -> int: ...
