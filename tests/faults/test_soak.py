@@ -132,7 +132,8 @@ def test_a_restarted_proxy(station: Station) -> None:
 
 def test_a_killed_reader(station: Station) -> None:
     """SIGKILL of the other process, and a new one in its place."""
-    outcome = run(station, plan("kill-peer", ("data", 100_000), size=12 * MIB, chunk=100_000))
+    # More than an engine keeps for a reader (64 messages of 1 MiB): else the writer may be done before the kill hits.
+    outcome = run(station, plan("kill-peer", ("data", 100_000), size=96 * MIB, chunk=100_000))
     assert outcome.reader is None and outcome.writer is not None and outcome.writer.error
     assert run(station, plan("stall", ("data", 100_000), number=1)).kind == "complete"
 
