@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from ..wire.mask import WANTED
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Buffer
 
 __all__ = ["in_c", "recv_into", "send"]
@@ -28,12 +30,15 @@ def _recv_into(sock: socket.socket, buffer: Buffer, /) -> int:
     return sock.recv_into(buffer)
 
 
-send, recv_into = _send, _recv_into
+send: Callable[[socket.socket, Buffer], int] = _send
+recv_into: Callable[[socket.socket, Buffer], int] = _recv_into
 if WANTED in ("", "c"):
     try:
-        from ._direct import recv_into, send
+        from . import _direct
     except ImportError:
         pass
+    else:
+        send, recv_into = _direct.send, _direct.recv_into
 
 in_c: bool = send is not _send
 """Whether it is the C extension that is called."""
