@@ -34,7 +34,7 @@ class Outgoing:
     long as the stream is not under load. Under load, and when the socket is full, writes join in one growing frame,
     which leaves when it is full, when the socket has drained, or after :data:`LATER` seconds. At most one frame of
     :data:`~iii_sync.wire.frames.MAX_FRAME` bytes grows while another one leaves; the memory for a second one is taken
-    when the socket is full for the first time.
+    when something is written while the first has not left yet.
 
     A :class:`~iii_sync.net.connection.Source`. Belongs to the holder of the connection's turn; the connection
     keeps it, so it must not know the writer, which could not be collected then.
@@ -49,7 +49,8 @@ class Outgoing:
     def __init__(self, marked: bool) -> None:
         self.opened: bool = not marked
         self._frames = [bytearray(), bytearray()]
-        self._at = 0  # of the growing frame; the other one stays as it is until next() is called again
+        self._at = 0  # where the growing frame is
+        self._leaving = 0  # where the frame is that next() gave out, which stays as it is until that is called again
         self._size = 0  # payload bytes in the growing frame
         self._key = b""
         self._load = 0
@@ -91,15 +92,11 @@ class Outgoing:
         """
         self._last = time.monotonic()
 
-    def all_left(self) -> None:
-        """Note that nothing waits any more: what left last is in the cache still, so the next frame grows there."""
-        if not self._size:
-            self._at = 1 - self._at  # in one step: an interruption must not leave one frame for both
-
     def next(self) -> Optional[memoryview]:
         """Return the frame that was growing, behind the opening mark if that is still to come."""
         size = self._size
         if not size:
+            self._at = self._leaving  # it has left, and is in the cache still: the next frame grows there
             return None
         frame = self._frames[self._at]
         begin = frames.header_into(frame, frames.BINARY, size, self._key, _AT)
@@ -109,7 +106,7 @@ class Outgoing:
             mark = opening_mark()
             frame[begin - len(mark) : begin] = mark
             begin -= len(mark)
-        self._at = 1 - self._at
+        self._leaving, self._at = self._at, 1 - self._at
         self._size = 0
         return memoryview(frame)[begin : _AT + size]
 

@@ -306,10 +306,10 @@ class ChannelWriter(End):
             # A call is never split over two frames without need: so it can time out before it has begun.
             self._make_room(connection, len(piece), deadline)
             begun.append(True)
-            if not outgoing.add(piece):
+            if outgoing.add(piece):
+                connection.push(deadline)
+            else:
                 connection.push_later(LATER)
-            elif connection.push(deadline):
-                outgoing.all_left()
             outgoing.handed_on()
         self._sent += size
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
-from ..wire.mask import WANTED
+from ..wire.mask import C_WANTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,7 @@ def _recv_into(sock: socket.socket, buffer: Buffer, /) -> int:
 
 send: Callable[[socket.socket, Buffer], int] = _send
 recv_into: Callable[[socket.socket, Buffer], int] = _recv_into
-if WANTED in ("", "c"):
+if C_WANTED:
     try:
         from . import _direct
     except ImportError:

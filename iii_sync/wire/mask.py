@@ -13,7 +13,7 @@ from typing import Any, Callable, Optional, Union
 
 from .entropy import Pieces
 
-__all__ = ["WANTED", "mask_into", "masked", "method", "new_key"]
+__all__ = ["C_WANTED", "mask_into", "masked", "method", "new_key"]
 
 MaskInto = Callable[[memoryview, memoryview, bytes], None]
 
@@ -54,7 +54,7 @@ def _mask_in_python(target: memoryview, data: memoryview, key: bytes) -> None:
 
 
 def _loaded_numpy() -> Any:
-    if WANTED == "python":
+    if _WANTED == "python":
         return None
     numpy = sys.modules.get("numpy")
     # A numpy that another thread is still importing has no attributes yet.
@@ -84,9 +84,12 @@ def _extension() -> Optional[MaskInto]:
     return found if target == masked(data, key) else None
 
 
-#: The step picked by name, or nothing.
-WANTED: str = os.environ.get("III_SYNC_ACCELERATOR", "")
-_in_c = None if WANTED in ("numpy", "python") else _extension()
+_WANTED = os.environ.get("III_SYNC_ACCELERATOR", "")
+
+#: Whether C may be used where it was built, for masks and elsewhere.
+C_WANTED: bool = _WANTED not in ("numpy", "python")
+
+_in_c = _extension() if C_WANTED else None
 
 mask_into: MaskInto = _in_c or _mask_in_python
 """Write ``data`` masked with ``key`` into ``target``.

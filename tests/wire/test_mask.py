@@ -40,7 +40,7 @@ def rung(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
         return
     if request.param == "numpy":
         pytest.importorskip("numpy")
-        monkeypatch.setattr(mask, "WANTED", "")
+        monkeypatch.setattr(mask, "_WANTED", "")
     else:
         half = types.ModuleType("numpy")
         half.bitwise_xor = None  # type: ignore[attr-defined]
