@@ -9,8 +9,6 @@ import importlib.util
 import os
 import socket
 import struct
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -19,6 +17,8 @@ from typing import Any
 import pytest
 
 from iii_sync.net import direct
+
+from ..support.process import run
 
 #: A size that keeps the GIL and one that lets go of it.
 SMALL, LARGE = 64 * 1024, 64 * 1024 + 1
@@ -192,12 +192,9 @@ class TestTheExtensionItself:
 
 
 @pytest.mark.parametrize("wanted", ["c", "numpy", "python", ""])
-def test_which_is_picked(wanted: str) -> None:
+def test_which_is_picked(wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """``III_SYNC_ACCELERATOR`` decides, as far as the extension is there; without it that is called."""
-    script = "from iii_sync.net import direct; print(direct.in_c)"
-    environment = dict(os.environ, III_SYNC_ACCELERATOR=wanted)
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=True
-    )
+    monkeypatch.setenv("III_SYNC_ACCELERATOR", wanted)
+    program = run("from iii_sync.net import direct; print(direct.in_c)")
     built = importlib.util.find_spec("iii_sync.net._direct") is not None
-    assert done.stdout.strip() == str(built and wanted in ("c", ""))
+    assert program.lines == [str(built and wanted in ("c", ""))]

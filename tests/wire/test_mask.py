@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import random
-import subprocess
 import sys
 import threading
 import types
@@ -17,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iii_sync.wire import mask
+
+from ..support.process import run
 
 KEY = b"\x01\x80\xff\x5a"
 SIZES = [
@@ -130,16 +130,13 @@ def test_numpy_is_used_only_when_it_is_loaded(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("wanted", ["c", "numpy", "python", ""])
-def test_a_step_can_be_picked(wanted: str) -> None:
+def test_a_step_can_be_picked(wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """``III_SYNC_ACCELERATOR`` decides what masks, as far as it is there; without it the quickest does."""
-    script = "import numpy; from iii_sync.wire import mask; print(mask.method())"
-    environment = dict(os.environ, III_SYNC_ACCELERATOR=wanted)
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=True
-    )
+    monkeypatch.setenv("III_SYNC_ACCELERATOR", wanted)
+    program = run("import numpy; from iii_sync.wire import mask; print(mask.method())")
     built = importlib.util.find_spec("iii_sync.wire._mask") is not None
     expected = wanted if wanted in ("numpy", "python") else "c" if built else "numpy"
-    assert done.stdout.strip() == expected
+    assert program.lines == [expected]
 
 
 class TestTheExtensionItself:
