@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import time
 import uuid
 from collections import deque
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ import websocket
 Ref = dict[str, str]
 Event = Union[bytes, str]
 TIMEOUT = 15.0
+
+#: Seconds until an answer is sent again; the engine forgets nobody in that time, and drops the second in silence.
+ANSWERED_AGAIN = 0.05
 
 
 @contextmanager
@@ -108,8 +112,10 @@ class Worker:
         return frame
 
     def answer(self, call: dict[str, Any], **outcome: Any) -> None:
-        """Answer an invocation."""
+        """Answer an invocation, and again a moment later: the real engine may not be listening yet (PROTOCOL E-14)."""
         keys = {key: call[key] for key in ("invocation_id", "function_id")}
+        self.send(type="invocationresult", **keys, **outcome)
+        time.sleep(ANSWERED_AGAIN)
         self.send(type="invocationresult", **keys, **outcome)
 
     def sync(self) -> None:

@@ -120,7 +120,7 @@ class TestControl:
             assert call["metadata"] == {"m": 1}
             assert call["invocation_id"] == invocation_id
             assert not {"action", "namespace"} & set(call)
-            callee.send(type="invocationresult", result=data, **ids(call))
+            callee.answer(call, result=data)
             assert caller.receive() == {
                 "type": "invocationresult",
                 "invocation_id": invocation_id,
@@ -160,7 +160,7 @@ class TestControl:
             call = callee.receive()
             assert uuid.UUID(call["invocation_id"])
             assert call["data"] == 5
-            callee.send(type="invocationresult", result=1, **ids(call))
+            callee.answer(call, result=1)
             callee.sync()
             caller.sync()
 
@@ -508,11 +508,6 @@ class TestChannels:
         assert status is None
         assert len(messages) == count
         assert all(received == message for received in messages)
-
-
-def ids(call: dict[str, Any]) -> dict[str, Any]:
-    """Return what identifies a call in its result."""
-    return {key: call[key] for key in ("invocation_id", "function_id")}
 
 
 def send(peer: websocket.WebSocket, message: Any) -> None:
