@@ -15,6 +15,9 @@ from .net.waiting import Condition
 
 __all__ = ["Answer", "Call", "PassedRef", "Pending", "in_order"]
 
+#: States of a future that was cancelled: before and after those who wait for it have heard.
+_CANCELLED = (concurrent.futures._base.CANCELLED, concurrent.futures._base.CANCELLED_AND_NOTIFIED)
+
 
 class PassedRef(NamedTuple):
     """A channel end that travelled in the payload of a call."""
@@ -80,7 +83,8 @@ class Call(Pending):
     """One call on its way: a :class:`concurrent.futures.Future`, made by ``Worker.submit``.
 
     May be used by any number of threads, with :func:`concurrent.futures.wait` and ``as_completed`` too. In a forked
-    child ``result`` and ``exception`` raise ``ForkedWorkerError``, whether it was done or not.
+    child ``result``, ``exception`` and ``add_done_callback`` raise ``ForkedWorkerError``, whether it was done or not,
+    and ``done``, ``running`` and ``cancelled`` say what was so when it forked; nothing blocks.
 
     Attributes:
         function_id: The function that was called.
@@ -127,8 +131,7 @@ class Call(Pending):
 
     def exception(self, timeout: Optional[float] = None) -> Optional[BaseException]:
         """Return the error the call ended with, or ``None``; blocks and raises like :meth:`result`."""
-        if self._in_other_process():
-            raise ForkedWorkerError(f"this call of {self.function_id} belongs to the parent process")
+        self._refuse_in_other_process()
         if self._suspicion is not None and not self.done():
             self._suspicion.watch()
         try:
@@ -165,8 +168,23 @@ class Call(Pending):
                     self.set_running_or_notify_cancel()
         return cancelled
 
+    def done(self) -> bool:
+        """Whether the call has ended, in whatever way. Never blocks."""
+        if self._in_other_process():
+            return self._state in (*_CANCELLED, concurrent.futures._base.FINISHED)
+        return super().done()
+
+    def cancelled(self) -> bool:
+        """Whether the call was cancelled. Never blocks."""
+        return self._state in _CANCELLED if self._in_other_process() else super().cancelled()
+
+    def running(self) -> bool:
+        """``False``: whether the function runs already is not known here. Never blocks."""
+        return False
+
     def add_done_callback(self, fn: Callable[[Any], object]) -> None:
         """Have ``fn(call)`` called when the call is done: on a handler thread, or at once if it is done."""
+        self._refuse_in_other_process()
         if self.done():
             super().add_done_callback(fn)
         else:
@@ -180,6 +198,10 @@ class Call(Pending):
     def _in_other_process(self) -> bool:
         """Whether this is a forked copy: nobody will settle it, and whoever holds its locks is not in the copy."""
         return self._pid != os.getpid()
+
+    def _refuse_in_other_process(self) -> None:
+        if self._in_other_process():
+            raise ForkedWorkerError(f"this call of {self.function_id} belongs to the parent process")
 
     def _settle(self, result: Any, error: Optional[BaseException]) -> bool:
         """End the call, unless it ended before. Any thread; returns whether this was the end."""

@@ -45,7 +45,8 @@ def call(): assert w.trigger(echo, 'x' * 1000) == 'x' * 1000
 threads = [over_and_over('transfer', transfer), over_and_over('transfer', transfer),
            over_and_over('connect', connect), over_and_over('call', call)]
 def child():
-    for use in (lambda: w.trigger(echo), waiting.result, waiting.exception, lambda: waiting.result(5)):
+    for use in (lambda: w.trigger(echo), waiting.result, waiting.exception, lambda: waiting.result(5),
+                lambda: waiting.add_done_callback(print)):
         try: use()
         except errors.ForkedWorkerError: pass
         else: raise AssertionError('usable')
@@ -163,4 +164,42 @@ for mode in ('rb', 'r'):
 w.shutdown()
 """,
         engine_url,
+    )
+
+
+def test_a_call_whose_lock_was_held_can_be_looked_at_in_a_child(engine_url: str) -> None:
+    """The thread that held it is not in the child: nothing there may wait for the lock."""
+    run(
+        """
+import os, signal, sys, time, warnings
+from iii_sync import errors, register_worker
+warnings.simplefilter('ignore', DeprecationWarning)
+w = register_worker(sys.argv[1])
+hold = w.register_function('hold-' + w.worker_id, lambda d: time.sleep(60)).id
+waiting, cancelled = w.submit(hold), w.submit(hold)
+assert cancelled.cancel()
+with waiting._condition, cancelled._condition:
+    pid = os.fork()
+    if not pid:
+        signal.alarm(10)
+        code = 1
+        try:
+            assert not waiting.done() and not waiting.running() and not waiting.cancelled() and not waiting.cancel()
+            assert cancelled.done() and cancelled.cancelled() and not cancelled.running()
+            assert 'pending' in repr(waiting) and 'done' in repr(cancelled)
+            for call in (waiting, cancelled):
+                for use in (call.result, call.exception, lambda: call.add_done_callback(print)):
+                    try: use()
+                    except errors.ForkedWorkerError: pass
+                    else: raise AssertionError('usable')
+            code = 0
+        except BaseException:
+            import traceback; traceback.print_exc()
+        finally: os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+waiting.cancel()
+os._exit(0)  # without the minute the handlers take
+""",
+        engine_url,
+        timeout=40,
     )
