@@ -112,7 +112,7 @@ class Station:
 
     def _drive(self, plan: Plan, ours: Verdict, outcome: Outcome) -> None:
         payload = {"number": plan.number, "plan": dataclasses.asdict(plan)}
-        wait = 4.0 if plan.fault == "control-half-open" else 60.0 if plan.benign else 20.0
+        wait = 4.0 if plan.fault == "control-half-open" else 60.0 + plan.seconds if plan.benign else 20.0
         if plan.mode.startswith("open"):
             self._drive_opened(plan, ours, outcome, payload, wait)
             return
