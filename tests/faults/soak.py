@@ -283,12 +283,16 @@ def main(arguments: Optional[list[str]] = None) -> int:
 
 
 def long_stops(seed: int, seconds: float) -> Iterable[Plan]:
-    """One long SIGSTOP of the other process in each mode."""
+    """One long SIGSTOP of the other process in each mode.
+
+    It fires on the other process's own end, which is connected then: a stop while it connects would be longer than
+    what it allows for connecting, and rightly an error.
+    """
     for index, mode in enumerate(("write", "read", "open-wb", "open-rb")):
         plan = Plan.draw(seed, 10_000_000 + index)
-        yield dataclasses.replace(
-            plan, mode=mode, fault="stop-peer", phase="middle", socket="write", seconds=seconds, place=("data", 10)
-        )
+        plan = dataclasses.replace(plan, mode=mode, size=max(plan.size, 1024 * 1024), seconds=seconds)
+        socket = "read" if plan.we_write else "write"
+        yield dataclasses.replace(plan, fault="stop-peer", phase="middle", socket=socket, place=("data", 10))
 
 
 if __name__ == "__main__":
