@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import threading
 import time
 import uuid
@@ -18,6 +19,10 @@ import iii_sync.worker
 from .support.engines import REAL_ENGINE_VARIABLE, EngineAddress, RealEngine, real_engine_program, running_engine
 
 _HERE = Path(__file__).parent
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell that starts the suite in the background has Ctrl-C ignored; the programs that tests start inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: What the quick suite (``-m quick``) is made of; of the files beside this one, all but the slowest.
 _QUICK_ROOMS = {"channels", "http", "net", "services", "triggers", "wire"}
