@@ -330,7 +330,8 @@ class TestGet:
             engine.kill()
             status, out, err = finish(process)
             functions.go.set()
-        assert (status, out) == (1, "")
+        # The stream broke, or the command was still connecting to it: the writer begins without waiting for a reader.
+        assert status in (1, 69) and out == ""
         assert_one_line(err)
         assert os.listdir(folder) == []
 
