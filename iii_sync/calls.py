@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, Callable, NamedTuple, Optional, Protocol, Union
 
 from .errors import CallTimeout, ForkedWorkerError, fresh
-from .net.waiting import Condition
+from .net.waiting import Condition, acquire
 
 __all__ = ["Answer", "Call", "PassedRef", "Pending", "in_order"]
 
@@ -52,7 +52,7 @@ class Answer:
 
     def wait(self, timeout: Optional[float]) -> bool:
         """Block until the answer is there, at most ``timeout`` seconds; returns whether it is."""
-        return self._there.acquire(timeout=-1 if timeout is None else timeout)
+        return acquire(self._there, timeout)
 
     def _settle(self, result: Any, error: Optional[BaseException]) -> bool:
         self.result, self.error = result, error

@@ -53,9 +53,6 @@ _log = logging.getLogger("iii_sync.worker")
 HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
 ConfigT = TypeVar("ConfigT")
 
-#: Seconds after which a worker that waits to be ended handles a signal that did not wake it.
-_NAP = 1.0
-
 _LOG_LEVELS = ("trace", "debug", "info", "warn", "error")
 
 _numbers = itertools.count(1)
@@ -714,13 +711,7 @@ class Worker:
 
         # Through the reader thread: a signal handler runs amid the very call that holds the event's lock.
         with terminating(lambda: self._loop.call_soon(self._stop_waiting.set)):
-            # Not in one piece: when a signal comes as the main thread falls asleep, or another thread gets it, its
-            # Python handler runs only when the main thread wakes up.
-            deadline = Deadline(timeout)
-            stopped = self._stop_waiting.is_set()
-            while not stopped and not deadline.expired:
-                remaining = deadline.remaining()
-                stopped = self._stop_waiting.wait(_NAP if remaining is None else min(_NAP, remaining))
+            stopped = self._stop_waiting.wait(timeout)
         if self._session.fatal is not None:
             raise fresh(self._session.fatal)
         return stopped

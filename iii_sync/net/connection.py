@@ -37,7 +37,7 @@ from ..wire import frames
 from . import direct
 from .attempts import close_copy
 from .loop import READ, WRITE, Loop
-from .waiting import Deadline, RLock, wait_for_socket
+from .waiting import Deadline, RLock, acquire, wait_for_socket
 
 __all__ = ["Connection", "Receiver"]
 
@@ -237,7 +237,7 @@ class Connection:
 
     def _wait_for_turn(self, deadline: Deadline) -> None:
         remaining = deadline.remaining()
-        if not self._turn.acquire(timeout=-1 if remaining is None else remaining):
+        if not acquire(self._turn, remaining):
             raise TimeoutError(f"another thread was sending to {self._label} for {deadline.timeout:g} s")
 
     def send(self, data: Buffer, deadline: Deadline, *, stalled: Optional[Callable[[], None]] = None) -> None:

@@ -35,7 +35,7 @@ import socket
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Callable, Optional, Union
 
 if TYPE_CHECKING:
 
@@ -51,9 +51,13 @@ if TYPE_CHECKING:
 else:
     RLock = type(threading.RLock())
 
-__all__ = ["Condition", "Deadline", "Event", "RLock", "wait_for_socket"]
+__all__ = ["Condition", "Deadline", "Event", "RLock", "acquire", "wait_for_socket"]
 
-#: The longest single wait, in seconds: ``poll`` counts milliseconds in 32 bits.
+#: The longest single wait of the main thread, in seconds. Handlers of signals run there and only while it is awake,
+#: and it is not woken by a signal that another thread gets, or that comes just before it falls asleep.
+_NAP = 0.4
+
+#: The longest single wait of another thread, in seconds: ``poll`` counts milliseconds in 32 bits.
 _LONGEST_WAIT = 86_400.0
 
 
@@ -91,23 +95,46 @@ class Deadline:
         return self._end is not None and time.monotonic() >= self._end
 
 
+def _single_wait(remaining: Optional[float]) -> float:
+    """Return how many of the seconds that remain the calling thread may sleep at once."""
+    longest = _NAP if threading.get_ident() == threading.main_thread().ident else _LONGEST_WAIT
+    return longest if remaining is None else min(longest, remaining)
+
+
+def _in_naps(wait: Callable[[float], object], timeout: Optional[float]) -> bool:
+    """Call ``wait`` with what :func:`_single_wait` allows until it succeeds; ``False`` after ``timeout`` seconds."""
+    deadline = Deadline(timeout)
+    while not wait(_single_wait(deadline.remaining())):
+        if deadline.expired:
+            return False
+    return True
+
+
+def acquire(lock: Union[threading.Lock, RLock], timeout: Optional[float]) -> bool:
+    """Take a lock, waiting at most ``timeout`` seconds; a signal is handled within half a second meanwhile."""
+    if timeout is not None and timeout <= _NAP:
+        return lock.acquire(timeout=timeout)
+    # Most waits are short, and for them this is all.
+    if lock.acquire(timeout=_NAP):
+        return True
+    return _in_naps(lambda seconds: lock.acquire(timeout=seconds), None if timeout is None else timeout - _NAP)
+
+
 def wait_for_socket(sock: socket.socket, timeout: Optional[float], *, write: bool) -> bool:
     """Wait until ``sock`` can be written (or read), or was shut down; ``False`` when ``timeout`` passed first.
 
-    A wait ends after a day at the latest: look at the deadline, and wait again.
+    A signal is handled within half a second meanwhile.
 
     Uses ``poll``: ``select`` cannot look at descriptors above 1,023.
     """
-    if timeout is not None:
-        timeout = min(timeout, _LONGEST_WAIT)
     if hasattr(select, "poll"):
         poller = select.poll()
         poller.register(sock, select.POLLOUT if write else select.POLLIN)
         # Rounded up: poll counts in milliseconds, and returning early would only turn the wait into a spin.
-        return bool(poller.poll(None if timeout is None else int(timeout * 1000) + 1))
+        return _in_naps(lambda seconds: poller.poll(int(seconds * 1000) + 1), timeout)
     with selectors.DefaultSelector() as selector:
         selector.register(sock, selectors.EVENT_WRITE if write else selectors.EVENT_READ)
-        return bool(selector.select(timeout))
+        return _in_naps(selector.select, timeout)
 
 
 class Condition(RLock):
@@ -133,7 +160,7 @@ class Condition(RLock):
         try:
             try:
                 self.release()
-                woken = sleeper.acquire(timeout=-1 if timeout is None else timeout)
+                woken = acquire(sleeper, timeout)
             finally:
                 if not self._is_owned():
                     self.acquire()

@@ -131,12 +131,19 @@ def test_a_write_timeout_of_a_month_is_no_error(loop: Loop) -> None:
     pair.close()
 
 
-def test_a_wait_for_a_socket_ends_when_its_longest_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then the caller looks at its deadline and waits again."""
-    monkeypatch.setattr(waiting, "_LONGEST_WAIT", 0.01)
+def test_a_wait_for_a_socket_outlasts_the_longest_single_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends when the socket is ready, or when its own time has passed, and not before."""
+    for name in ("_LONGEST_WAIT", "_NAP"):
+        monkeypatch.setattr(waiting, name, 0.01)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        assert wait_for_socket(ours, 1e12, write=False) is False
+        began = time.monotonic()
+        assert wait_for_socket(ours, 0.2, write=False) is False
+        assert time.monotonic() - began >= 0.2
+        later = threading.Timer(0.2, theirs.send, (b"x",))
+        later.start()
+        assert wait_for_socket(ours, 1e12, write=False) is True
+        later.join(WAIT)
 
 
 @pytest.mark.parametrize("after", [False, True])

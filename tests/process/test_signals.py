@@ -165,8 +165,8 @@ def test_sigterm_ends_the_wait_and_running_handlers_finish(engine_url: str, wait
     assert (script.end(), script.stderr()) == (0, "")
 
 
-def test_a_signal_that_does_not_wake_the_main_thread(engine_url: str) -> None:
-    """One that another thread gets, or that comes as the main thread falls asleep, ends the wait all the same."""
+def test_sigterm_that_another_thread_gets_ends_the_wait(engine_url: str) -> None:
+    """A program that only offers functions is stopped in order then, too."""
     script = Script(
         """
 import signal, sys, threading, time

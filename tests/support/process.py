@@ -75,8 +75,7 @@ class Script:
     def _kill_stuck(self) -> str:
         """End it and its children, and return what they wrote to stderr, their stacks last."""
         _signal_group(self.pid, signal.SIGABRT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(5)
+        self._threads[1].join(5)  # standard error ends with the last of them: its children may be slower than itself
         _signal_group(self.pid, signal.SIGKILL)
         said = self.stderr()
         self._close()
