@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import logging
 import os
@@ -343,8 +342,10 @@ def as_target(buffer: Any) -> memoryview:
 
 def let_go(view: memoryview) -> None:
     """Release a view: a traceback may hold it, and its owner could not be resized until then."""
-    with contextlib.suppress(BufferError):
+    try:
         view.release()
+    except BufferError:
+        pass
 
 
 def foreign() -> ForkedWorkerError:

@@ -97,6 +97,9 @@ class Loop:
         # Everything with a descriptor. Added to by any thread, taken from by the loop's; single operations on
         # a set are atomic, and a forked child finds it whole.
         self._watched: set[Watched] = set()
+        # What each is watched for. The selector knows, too, but asking it for what it does not watch is slow: it
+        # describes the socket in an error that nobody reads.
+        self._events: dict[Watched, int] = {}  # the loop's thread only
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         # Daemon: a process must be able to end without shutdown().
@@ -152,14 +155,18 @@ class Loop:
 
     def watch(self, sock: socket.socket, owner: Watched, events: int) -> None:
         """Set what to watch ``sock`` for; 0 for nothing. On the loop's thread only."""
-        known = self._selector.get_map().get(sock)
+        known = self._events.get(owner, 0)
+        if events == known:
+            return
         if not events:
-            if known is not None:
-                self._selector.unregister(sock)
-        elif known is None:
-            self._selector.register(sock, events, owner)
-        elif known.events != events:
+            self._selector.unregister(sock)
+            del self._events[owner]
+            return
+        if known:
             self._selector.modify(sock, events, owner)
+        else:
+            self._selector.register(sock, events, owner)
+        self._events[owner] = events
 
     def unwatch(self, sock: socket.socket, owner: Watched) -> None:
         """Take ``sock`` out, before it is closed. On the loop's thread only."""
