@@ -588,7 +588,7 @@ class ChannelReader(End):
 
     def _put_back(self, part: bytes) -> None:
         self._items.appendleft([part, 0])
-        self._batches.appendleft((Batch([], 0, None, deque()), 1))
+        self._batches.appendleft((Batch([], 0), 1))
         self._at_hand += len(part)
         self._position -= len(part)
 

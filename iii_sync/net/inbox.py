@@ -12,13 +12,13 @@ from __future__ import annotations
 import queue
 import sys
 import threading
-from collections import deque
 from typing import Any, Optional, Union
 
 from ..wire import frames
 from ..wire.marks import StreamEnd
 from .connection import Connection
 from .waiting import Condition
+from .windows import LARGEST, Windows
 
 __all__ = ["Batch", "Inbox"]
 
@@ -28,8 +28,8 @@ BUDGET = 4 * 1024 * 1024
 #: Items that may wait; an item costs memory even when it holds few bytes.
 MAX_ITEMS = 1024
 
+#: A stream's first window, in bytes; it doubles with each read that fills it.
 SMALLEST_WINDOW = 64 * 1024
-LARGEST_WINDOW = 1024 * 1024
 
 #: The longest text message; it is kept whole in memory.
 MAX_TEXT = 64 * 1024 * 1024
@@ -43,25 +43,25 @@ class Batch:
         size: The memory it stands for, in bytes.
     """
 
-    __slots__ = ("items", "size", "_window", "_spare")
+    __slots__ = ("items", "size", "_window", "_windows")
 
     def __init__(
         self,
         items: list[Union[memoryview, str]],
         size: int,
-        window: Optional[bytearray],
-        spare: deque[bytearray],
+        window: Optional[bytearray] = None,
+        windows: Optional[Windows] = None,
     ) -> None:
         self.items: list[Union[memoryview, str]] = items
         self.size: int = size
         self._window = window
-        self._spare = spare
+        self._windows = windows
 
     def release(self) -> None:
         """Give the window back for reuse. Nobody may look at the views any more."""
-        if self._window is not None:
-            self._spare.append(self._window)
-            self._window = None
+        if self._window is not None and self._windows is not None:
+            self._windows.give_back(self._window)
+        self._window = None
 
 
 class Inbox:
@@ -92,8 +92,7 @@ class Inbox:
         self._put = 0  # batches that were queued; under _lock
         self._window_size = SMALLEST_WINDOW
         self._window: Optional[bytearray] = None
-        # At most two are kept: one that is being filled, one that is being read.
-        self._spare: deque[bytearray] = deque(maxlen=2)
+        self._windows = Windows()  # until the connection's
         self._texts = frames.TextAssembler(MAX_TEXT)
         self.stream: StreamEnd = StreamEnd()
         self.over: bool = False
@@ -101,19 +100,18 @@ class Inbox:
         self.close: Optional[frames.CloseReason] = None
 
     def attached(self, connection: Connection) -> None:
-        """Take note of the connection, to resume it."""
+        """Take note of the connection, to resume it and to share its windows."""
         self._connection = connection
+        self._windows = connection.windows
+        self._windows.join(self)
 
     # --- the reader thread -----------------------------------------------------------------------------
 
     def buffer(self) -> bytearray:
         """Return the window for the next read."""
-        while self._window is None and self._spare:
-            window = self._spare.popleft()
-            if len(window) >= self._window_size:
-                self._window = window
         if self._window is None:
-            self._window = bytearray(self._window_size)
+            size = self._window_size
+            self._window = (self._windows.take() if size == LARGEST else None) or bytearray(size)
         return self._window
 
     def received(self, pieces: list[frames.Piece], size: int, more: bool) -> bool:
@@ -158,8 +156,8 @@ class Inbox:
             count = len(window)
             self._window = None
             if size == count:
-                self._window_size = min(2 * count, LARGEST_WINDOW)
-        batch = Batch(items, count, window if keep else None, self._spare)
+                self._window_size = min(2 * count, LARGEST)
+        batch = Batch(items, count, window if keep else None, self._windows)
         with self._lock:
             self._queue.put_nowait(batch)
             self._put += 1
@@ -173,6 +171,7 @@ class Inbox:
         """Note the end; what is queued stays readable."""
         self.error, self.close = error, close
         self._window = None  # large, and what refers to it may live until the next collection
+        self._windows.leave(self)
         self.over = True
         self.wake()
 
@@ -197,7 +196,6 @@ class Inbox:
                 if not self.over:
                     raise TimeoutError from None
                 if self._queue.empty():
-                    self._spare.clear()  # all batches have been given back, and no window is needed any more
                     return None
                 continue
             except BaseException:

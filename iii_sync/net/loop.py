@@ -30,6 +30,7 @@ from typing import Any, Callable, Optional, Protocol
 from ..errors import WorkerClosedError
 from . import direct
 from .attempts import Attempts
+from .windows import Windows
 
 __all__ = ["Loop", "Timer", "Watched"]
 
@@ -78,10 +79,12 @@ class Loop:
 
     Attributes:
         attempts: The sockets that are to become its own, and belong to whoever connects them until then.
+        windows: What its streams are received into.
     """
 
     def __init__(self, name: str) -> None:
         self.attempts: Attempts = Attempts()
+        self.windows: Windows = Windows()
         self._pid = os.getpid()
         self._selector = selectors.DefaultSelector()
         self._wake_in, self._wake_out = socket.socketpair()

@@ -17,6 +17,7 @@ from iii_sync.net.connection import Connection
 from iii_sync.net.inbox import Batch, Inbox
 from iii_sync.net.loop import Loop
 from iii_sync.net.waiting import Deadline
+from iii_sync.net.windows import LARGEST
 from iii_sync.wire import frames
 
 from ..support.rawserver import RawPeer, server_frame
@@ -112,7 +113,7 @@ def test_a_full_inbox_pauses_only_its_own_socket(loop: Loop) -> None:
         quick.peer.send_frame(2, b"%d" % number)
         batch = quick.inbox.get(WAIT)
         assert batch is not None and content(batch) == b"%d" % number
-    assert slow.inbox._waiting <= inbox_module.BUDGET + inbox_module.LARGEST_WINDOW
+    assert slow.inbox._waiting <= inbox_module.BUDGET + LARGEST
     stop.set()
     slow.close()
     thread.join(WAIT)
