@@ -16,7 +16,7 @@ from ..errors import (
     WriteTimeout,
 )
 from ..net.connection import STALL, Connection
-from ..net.waiting import Deadline, Event
+from ..net.waiting import NO_DEADLINE, Deadline, Event
 from ..wire import frames
 from .end import OWN_TIMEOUT, End, Owner, as_bytes, as_channel_error, let_go
 from .files import ChannelFileWriter, ChannelTextWriter, file_of_writer, writes_to
@@ -261,8 +261,9 @@ class ChannelWriter(End):
     def _enter(self) -> None:
         self._check_process()
         with self._state_lock:
-            self._check_open()
-            self._raise_failure()
+            if self._closed or self._failure is not None:
+                self._check_open()
+                self._raise_failure()
             self._writing += 1
 
     def _leave(self) -> None:
@@ -290,7 +291,7 @@ class ChannelWriter(End):
 
     def _send(self, view: memoryview, timeout: Optional[float]) -> None:
         connection = self._connected(self._ending)
-        deadline = Deadline(timeout, silence=True)
+        deadline = NO_DEADLINE if timeout is None else Deadline(timeout, silence=True)
         begun: list[bool] = []  # not empty: something of this call may be in the stream
         try:
             connection.in_turn(deadline, self._add, connection, view, deadline, begun)
@@ -299,7 +300,8 @@ class ChannelWriter(End):
 
     def _add(self, connection: Connection, view: memoryview, deadline: Deadline, begun: list[bool]) -> None:
         """Let ``view`` be sent, with the turn."""
-        self._raise_failure()
+        if self._failure is not None:
+            self._raise_failure()
         outgoing, size = self._outgoing, len(view)
         for start in range(0, size, frames.MAX_FRAME):
             piece = view[start : start + frames.MAX_FRAME] if size > frames.MAX_FRAME else view
@@ -307,7 +309,7 @@ class ChannelWriter(End):
             self._make_room(connection, len(piece), deadline)
             begun.append(True)
             if outgoing.add(piece):
-                connection.push(deadline)
+                connection.push_patiently(deadline)
             else:
                 connection.push_later(LATER)
             outgoing.handed_on()

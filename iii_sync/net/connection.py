@@ -67,6 +67,10 @@ STALL = 5.0
 #: the copying of some 100 KiB.
 _READS = 4
 
+#: For how many seconds a sender waits for a socket that is full before the reader thread has to send the rest. Waking
+#: that thread for each frame of a stream under load costs more.
+_MOMENT = 0.005
+
 #: Seconds until a sender whom OpenSSL lets wait for something to receive looks again by itself.
 _RETRY = 0.02
 
@@ -306,6 +310,19 @@ class Connection:
         except BaseException as exc:
             self._interrupted(exc)
             raise
+
+    def push_patiently(self, deadline: Deadline) -> None:
+        """Like :meth:`push`, and give a socket that is full a moment to take the rest; needs the turn.
+
+        Blocks for at most :data:`_MOMENT` seconds and raises like :meth:`push`. What still waits then leaves as the
+        socket drains.
+        """
+        if self.push(deadline):
+            return
+        moment = Deadline(_MOMENT if deadline.timeout is None else min(_MOMENT, deadline.timeout))
+        while not self._send_wants_read and wait_for_socket(self._sock, moment.remaining(), write=True):
+            if self.push(deadline) or moment.expired:
+                return
 
     def push_later(self, delay: float) -> None:
         """Send what waits in ``delay`` seconds, unless it has left by then; needs the turn and does not block."""

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 else:
     RLock = type(threading.RLock())
 
-__all__ = ["Condition", "Deadline", "Event", "RLock", "acquire", "wait_for_socket"]
+__all__ = ["NO_DEADLINE", "Condition", "Deadline", "Event", "RLock", "acquire", "wait_for_socket"]
 
 #: The longest single wait of the main thread, in seconds. Handlers of signals run there and only while it is awake,
 #: and it is not woken by a signal that another thread gets, or that comes just before it falls asleep.
@@ -93,6 +93,10 @@ class Deadline:
     def expired(self) -> bool:
         """Whether the time is over."""
         return self._end is not None and time.monotonic() >= self._end
+
+
+#: Never ends, notes nothing, and so is shared by all.
+NO_DEADLINE: Deadline = Deadline(None)
 
 
 def _single_wait(remaining: Optional[float]) -> float:
