@@ -24,6 +24,7 @@ from .calls import Call
 from .channels import Channel, ChannelReader, ChannelWriter, StreamChannelRef, is_channel_ref
 from .channels.ends import Ends
 from .channels.refs import as_ref
+from .elsewhere import pointing_elsewhere, unexpected
 from .errors import ChannelAbortedError, ConfigurationError, ForkedWorkerError, WorkerClosedError, fresh
 from .functions import FunctionRef, Functions
 from .net.connect import Address
@@ -133,6 +134,7 @@ def register_worker(
     return worker
 
 
+@pointing_elsewhere
 class Worker:
     """A connection to an engine: offers functions, calls functions, makes channels.
 
@@ -293,8 +295,6 @@ class Worker:
             EngineTimeoutError: No confirmation in time.
         """
         if unknown:
-            from .elsewhere import unexpected
-
             raise unexpected("register_function", unknown)
         self._check_usable()
         return self._registrations.register_function(
@@ -741,15 +741,6 @@ class Worker:
 
     def __repr__(self) -> str:
         return f"<iii_sync.Worker {self.worker_id} {self._session.state} at {self._session.address}>"
-
-    if not TYPE_CHECKING:  # for type checkers would take every name for one that there is
-
-        def __getattr__(self, name: str) -> Any:
-            if name.startswith("_"):  # a finalizer may ask, when nothing can be imported any more
-                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-            from .elsewhere import missing
-
-            raise missing(type(self), name)
 
     def __reduce__(self) -> Any:
         raise TypeError("a Worker is a live connection and cannot be pickled; make one where it is needed")

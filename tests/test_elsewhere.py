@@ -30,10 +30,13 @@ def test_names_of_the_official_sdk_say_what_to_use(worker: Worker, name: str, in
 
 
 def test_what_nobody_has_is_missing_as_ever(worker: Worker) -> None:
-    """Nothing is said about names that mean nothing."""
+    """Nothing is said about names that mean nothing; and completion shows what there is."""
     for name in ("triger", "nothing_async", "_async"):
         with pytest.raises(AttributeError, match=f"no attribute '{name}'$"):
             getattr(worker, name)
+    channel = worker.create_channel()
+    for each in (worker, channel.reader, channel.writer):
+        assert all(hasattr(each, name) for name in dir(each) if not name.startswith("_"))
 
 
 def test_names_of_channel_ends(worker: Worker) -> None:

@@ -181,15 +181,6 @@ class End(_RawFile):
         """Leave at once; never waits."""
         raise NotImplementedError
 
-    if not TYPE_CHECKING:  # for type checkers would take every name for one that there is
-
-        def __getattr__(self, name: str) -> Any:
-            if name.startswith("_"):  # a finalizer may ask, when nothing can be imported any more
-                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-            from ..elsewhere import missing
-
-            raise missing(type(self), name)
-
     def __reduce__(self) -> NoReturn:
         raise TypeError(
             f"a {type(self).__name__} is a live connection and cannot be pickled or copied; pass its "

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any, Callable, Literal, Optional, Union, overload
 
+from ..elsewhere import pointing_elsewhere
 from ..errors import (
     ChannelAbortedError,
     ChannelNeverWrittenError,
@@ -40,6 +41,7 @@ _PEEK = 64 * 1024
 _Item = list[Any]
 
 
+@pointing_elsewhere
 class ChannelReader(End):
     """The reading end of a channel: a raw binary file that only goes forward.
 

@@ -7,6 +7,7 @@ import logging
 import weakref
 from typing import TYPE_CHECKING, Any, Callable, Literal, NoReturn, Optional, overload
 
+from ..elsewhere import pointing_elsewhere
 from ..errors import (
     ChannelAbortedError,
     ChannelBrokenError,
@@ -34,6 +35,7 @@ _log = logging.getLogger("iii_sync.channel")
 _LOOK = 0.25
 
 
+@pointing_elsewhere
 class ChannelWriter(End):
     """The writing end of a channel: a raw binary file that only goes forward.
 

@@ -2,6 +2,7 @@
 
     python -m pip install -e '.[bench]'
     python -m tests.benchmarks [--only NAME …] [--engine real|local] [--rounds N] [--quick] [--json FILE] [--plot FILE]
+    python -m tests.benchmarks --profile --only engine-1m
 
 Absolute figures say much about the machine and little about the code, so every contestant of a row takes its turn in
 every round, and what counts is the ratio of two contestants in the same round: its median, and how far it spreads.

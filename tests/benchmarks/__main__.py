@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Optional
 
-from . import plot, report, running
+from . import plot, profile, report, running
 from .measuring import Settings
 from .peers import Peers, available_engines
 from .rows import GOALS, ROWS, Row
@@ -31,6 +31,8 @@ def main() -> int:
     settings = Settings(
         seconds=0.15 if options.quick else options.seconds, rounds=1 if options.quick else options.rounds
     )
+    if options.profile:
+        return _profile(rows, options.engine, settings)
     started = time.monotonic()
     with Peers(options.engine) as peers:
         if options.rust:
@@ -59,6 +61,16 @@ def main() -> int:
     return 1 if any(each.failures for each in measured.values()) else 0
 
 
+def _profile(rows: list[Row], engine: str, settings: Settings) -> int:
+    if not profile.available():
+        print("there is no perf here that may look at processes (Debian: linux-perf)", file=sys.stderr)
+        return 2
+    with Peers(engine) as peers:
+        for row in rows:
+            print(profile.run(row, peers, settings, _say), flush=True)
+    return 0
+
+
 def _chosen(names: Optional[list[str]]) -> list[Row]:
     """Return the rows with these names; a name that no row has means all rows that begin so."""
     exact = {row.name for row in ROWS}
@@ -79,6 +91,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=1.0, help="of one measurement; default: %(default)s")
     parser.add_argument("--quick", action="store_true", help="one short round: shows that all works, not how fast")
     parser.add_argument("--rust", action="store_true", help="build a client on the Rust SDK with cargo, and compare")
+    parser.add_argument("--profile", action="store_true", help="show where the processor time goes, with Linux's perf")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="bars, as SVG")
     return parser.parse_args()

@@ -9,13 +9,17 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
+import subprocess
 import sys
 import threading
 import time
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Optional
 
 __all__ = ["Line", "Task", "main"]
+
+_PERF = ["perf", "record", "-q", "-F", "3000", "-e", "cpu-clock"]
 
 
 @dataclass
@@ -36,6 +40,7 @@ class Task:
         check: Whether to compute the CRC-32 of the payload too.
         callers: Threads that call at the same time.
         function: The function to call or to serve.
+        profile: Where Linux's ``perf`` is to write what it sees of the process, if anywhere.
     """
 
     client: str
@@ -51,6 +56,7 @@ class Task:
     check: bool = False
     callers: int = 1
     function: str = ""
+    profile: str = ""
 
     def as_json(self) -> str:
         """Return the task as it is told."""
@@ -62,16 +68,23 @@ class Line:
 
     def __init__(self, task: Task) -> None:
         self._busy = task.busy
+        self._profile = task.profile
+        self._perf: Optional[subprocess.Popen[bytes]] = None
         self._cpu = 0.0
+        self._kernel = 0.0
 
     def ready_and_go(self, **more: Any) -> float:
         """Say that all is ready, wait for the start, and return its time."""
         if self._busy:
             threading.Thread(target=_compute, daemon=True).start()
+        if self._profile:
+            self._perf = subprocess.Popen([*_PERF, "-o", self._profile, "-p", str(os.getpid())], stdout=sys.stderr)
+            time.sleep(0.5)  # nothing tells when it is attached
         _say({"ready": True, **more})
         if not sys.stdin.readline():
             sys.exit("the parent has gone")
         self._cpu = time.process_time()
+        self._kernel = os.times().system
         return time.monotonic()
 
     def cpu(self) -> float:
@@ -79,8 +92,12 @@ class Line:
         return time.process_time() - self._cpu
 
     def done(self, **result: Any) -> None:
-        """Say what was measured."""
-        _say({"done": True, **result})
+        """Say what was measured; and how many of the seconds of processor time the kernel has used."""
+        kernel = os.times().system - self._kernel
+        if self._perf is not None:
+            self._perf.send_signal(signal.SIGINT)
+            self._perf.wait()
+        _say({"done": True, "kernel": kernel, **result})
 
     def wait_for_end(self) -> None:
         """Return when the parent has no more use for this process."""

@@ -49,11 +49,17 @@ class Settings:
         seconds: Of one measurement.
         rounds: How often each contestant takes its turn.
         check: Verify the payload in the place of measuring.
+        profiles: A folder, in which each measured process leaves what ``perf`` has seen of it.
     """
 
     seconds: float = 1.0
     rounds: int = 5
     check: bool = False
+    profiles: str = ""
+
+    def profile(self, process: str) -> str:
+        """Return where the profile of a process goes, if one is wanted."""
+        return f"{self.profiles}/{process}" if self.profiles else ""
 
 
 _NOBODY = {"channel_id": "bench", "access_key": "bench"}
@@ -88,6 +94,7 @@ def to_and_from_peer(
             mask=contestant.mask,
             busy=busy,
             check=settings.check,
+            profile=settings.profile("writer" if what == "write" else "reader"),
         )
         with Child(task, trust) as child:
             return _from_peer(peer, child, what, size, count, settings)
@@ -150,10 +157,16 @@ def end_to_end(peers: Peers, contestant: Contestant, settings: Settings, size: i
             check=settings.check,
         )
         writing = contestant.mode if contestant.writer_mode is None else contestant.writer_mode
-        reader = stack.enter_context(Child(replace(common, refs=[each[0] for each in channels]), program=rust))
-        writer = stack.enter_context(
-            Child(replace(common, what="write", mode=writing, refs=[each[1] for each in channels]), program=rust)
+        reading = replace(common, refs=[each[0] for each in channels], profile=settings.profile("reader"))
+        sending = replace(
+            common,
+            what="write",
+            mode=writing,
+            refs=[each[1] for each in channels],
+            profile=settings.profile("writer"),
         )
+        reader = stack.enter_context(Child(reading, program=rust))
+        writer = stack.enter_context(Child(sending, program=rust))
         reader.await_ready()
         writer.await_ready()
         for child in (reader, writer):
@@ -167,13 +180,16 @@ def end_to_end(peers: Peers, contestant: Contestant, settings: Settings, size: i
         if settings.check and contestant.channels == 1:
             _compare(int(wrote["crc"]), int(read["crc"]))
     taken = read["end"] - wrote["start"]
-    return {
+    figures = {
         "MB/s": amount / taken / 1e6,
         "messages/s": wrote["messages"] / taken,
         "cpu ns/B": (wrote["cpu"] + read["cpu"]) / amount * 1e9,
         "writer cpu ns/B": wrote["cpu"] / amount * 1e9,
         "reader cpu ns/B": read["cpu"] / amount * 1e9,
     }
+    if rust is None:  # which does not say
+        figures["kernel ns/B"] = (wrote["kernel"] + read["kernel"]) / amount * 1e9
+    return figures
 
 
 @contextlib.contextmanager

@@ -194,7 +194,11 @@ ROWS: list[Row] = [
         "channels-read",
         "1, 8, 64 channels at once of a fast peer, 64K frames, all together",
         "MB/s",
-        [*_many("ours", "ours", [1, 8, 64]), *_many("sdk", "iii-sdk", [1, 64], "")],
+        [
+            *_many("ours", "ours", [1, 8, 64]),
+            *_many("sdk", "iii-sdk", [1, 64], ""),
+            *_many("bare", "raw TCP", [1, 64], ""),
+        ],
         partial(_peer, what="read", size=64 * 1024),
         verified=False,
     ),

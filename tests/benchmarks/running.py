@@ -11,7 +11,7 @@ from .measuring import Contestant, Figures, Settings
 from .peers import Peers
 from .rows import Row
 
-__all__ = ["Measured", "run"]
+__all__ = ["Measured", "can_run", "run"]
 
 #: Modules that a contestant needs.
 _NEEDS = {"sdk": "iii", "websocket_client": "websocket"}
@@ -34,7 +34,7 @@ class Measured:
 def run(row: Row, peers: Peers, settings: Settings, say: Callable[[str], None]) -> Measured:
     """Measure one row: verify everybody's payload first, then take turns, in another order each round."""
     measured = Measured(row)
-    present = [each for each in row.contestants if _can_run(each, peers)]
+    present = [each for each in row.contestants if can_run(each, peers)]
     if row.verified:
         say(f"{row.name}: verifying")
         brief = replace(settings, seconds=0.02, check=True)
@@ -62,7 +62,8 @@ def _attempt(row: Row, each: Contestant, peers: Peers, settings: Settings, measu
         return None
 
 
-def _can_run(each: Contestant, peers: Peers) -> bool:
+def can_run(each: Contestant, peers: Peers) -> bool:
+    """Whether what a contestant needs is here; notes what is missing."""
     if each.client == "rust":
         return peers.rust is not None
     if each.mask == "c" and importlib.util.find_spec("iii_sync.wire._mask") is None:
