@@ -39,11 +39,10 @@ class HandlerPool:
         self._max_threads = max_threads
         self._idle_timeout = idle_timeout
         self._lock = Condition()
-        self._idle: list[queue.SimpleQueue[Optional[Task]]] = []  # one mailbox a waiting thread, newest last
+        self._idle: dict[queue.SimpleQueue[Optional[Task]], None] = {}  # a mailbox a waiting thread, newest last
         self._backlog: deque[Task] = deque()
         self._threads: set[threading.Thread] = set()
         self._started = 0
-        self._busy = 0
         self._stopped = False
 
     def try_run(self, task: Task) -> bool:
@@ -68,7 +67,7 @@ class HandlerPool:
         end = time.monotonic() + timeout
         with self._lock:
             own = 1 if threading.current_thread() in self._threads else 0
-            while self._busy > own or self._backlog:
+            while len(self._threads) - len(self._idle) > own or self._backlog:
                 remaining = end - time.monotonic()
                 if remaining <= 0:
                     return False
@@ -84,12 +83,14 @@ class HandlerPool:
             self._idle.clear()
 
     def _dispatch(self, task: Task) -> bool:
+        # Ctrl-C may hit between any two steps, and must leave neither a thread that waits for ever nor a wrong count:
+        # so the task comes first, and whoever gets it sees to the rest.
         if self._idle:
-            self._idle.pop().put(task)
-        elif len(self._threads) >= self._max_threads or not self._start(task):
-            return False
-        self._busy += 1
-        return True
+            mailbox = next(reversed(self._idle))
+            mailbox.put(task)
+            self._idle.pop(mailbox, None)
+            return True
+        return len(self._threads) < self._max_threads and self._start(task)
 
     def _start(self, task: Task) -> bool:
         self._started += 1
@@ -103,10 +104,15 @@ class HandlerPool:
         except RuntimeError:
             self._threads.discard(thread)
             return False
+        except BaseException:
+            self._threads.discard(thread)  # if it runs all the same, it counts itself
+            raise
         return True
 
     def _work(self, mailbox: queue.SimpleQueue[Optional[Task]]) -> None:
         task = mailbox.get()
+        with self._lock:
+            self._threads.add(threading.current_thread())
         while task is not None:
             try:
                 task()
@@ -114,15 +120,13 @@ class HandlerPool:
                 _log.exception("a callback failed")
             task = None  # let go of what it holds while waiting
             with self._lock:
-                self._busy -= 1
                 if self._backlog:
                     task = self._backlog.popleft()
-                    self._busy += 1
                     continue
-                self._lock.notify_all()
                 if self._stopped:
                     break
-                self._idle.append(mailbox)
+                self._idle[mailbox] = None
+                self._lock.notify_all()
             task = self._wait(mailbox)
         with self._lock:
             self._threads.discard(threading.current_thread())
@@ -130,10 +134,13 @@ class HandlerPool:
 
     def _wait(self, mailbox: queue.SimpleQueue[Optional[Task]]) -> Optional[Task]:
         try:
-            return mailbox.get(timeout=self._idle_timeout)
+            task = mailbox.get(timeout=self._idle_timeout)
         except queue.Empty:
             with self._lock:
                 if mailbox in self._idle:
-                    self._idle.remove(mailbox)
+                    del self._idle[mailbox]
                     return None
-            return mailbox.get()  # a task was dispatched to us just now
+            task = mailbox.get()  # it was dispatched to us just now
+        with self._lock:
+            self._idle.pop(mailbox, None)
+        return task
