@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
@@ -165,7 +166,8 @@ class Caller:
             self._session.fail(call, error)
 
         timer = self._session.loop.call_later(seconds, expire)
-        call.add_done_callback(lambda _: timer.cancel())
+        # Not Call.add_done_callback(): cancelling needs no thread of its own.
+        concurrent.futures.Future.add_done_callback(call, lambda _: timer.cancel())
 
     def _suspect(self, call: Call) -> None:
         """Look whether a call carries one end of a channel whose other end is here."""
