@@ -91,7 +91,7 @@ class Functions:
         self._pool = pool
         self._ends = ends
         self._tracer = tracer
-        self._lock = threading.Lock()  # guards changes of the table
+        self._lock = threading.RLock()  # guards changes of the table
         self._table: dict[str, Function] = {}
         self.closed = False
 

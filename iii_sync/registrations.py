@@ -61,7 +61,7 @@ class Registrations:
         self._functions = functions
         self._pool = pool
         self._ask = ask
-        self._lock = threading.Lock()  # guards the making of the two tables below, which come together
+        self._lock = threading.RLock()  # guards the making of the two tables below, which come together
         self._triggers: Optional[Triggers] = None
         self._providers: Optional[Providers] = None
         self._closed = False

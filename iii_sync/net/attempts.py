@@ -27,7 +27,7 @@ class Attempts:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._under_way: set[socket.socket] = set()
         self.stopped: bool = False
 

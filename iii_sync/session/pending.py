@@ -32,7 +32,7 @@ class PendingCalls:
     ) -> None:
         self._run_soon = run_soon
         self._call_failed = call_failed
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._table: dict[str, tuple[Union[Call, Answer], Link]] = {}
 
     def __len__(self) -> int:

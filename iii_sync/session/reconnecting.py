@@ -75,7 +75,7 @@ class Reconnecting:
 
     def __init__(self, session: Reconnects) -> None:
         self._session = session
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._running = False
         self._tries = 0  # since the last stable link
         self._lost: Optional[BaseException] = None  # why there is no link

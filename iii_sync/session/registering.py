@@ -82,7 +82,7 @@ class Registering:
 
     def __init__(self, session: Sends) -> None:
         self._session = session
-        self._lock = threading.Lock()  # guards the two below, and that of no older link is told
+        self._lock = threading.RLock()  # guards the two below, and that of no older link is told
         self._link: Optional[Link] = None  # the last one on which everything was registered
         self._under_way: set[str] = set()  # functions whose refusal register() raises
 

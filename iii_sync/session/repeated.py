@@ -37,7 +37,7 @@ class RepeatedAnswers:
     def __init__(self, loop: Loop, connection: Connection) -> None:
         self._loop = loop
         self._connection = connection
-        self._lock = threading.Lock()  # a leaf; guards the two below
+        self._lock = threading.RLock()  # a leaf; guards the two below
         self._waiting: list[bytes] = []
         self._size = 0
 

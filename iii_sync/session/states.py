@@ -27,7 +27,7 @@ class States:
 
     def __init__(self) -> None:
         self.current: ConnectionState = "disconnected"
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._listeners: list[Listener] = []
         self._news: deque[tuple[ConnectionState, list[Listener]]] = deque()
         self._telling = False

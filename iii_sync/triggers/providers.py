@@ -148,7 +148,7 @@ class Provider:
         self.registration = registration
         self._register, self._unregister = _callbacks(registration["id"], handler)
         self._pool = pool
-        self._lock = threading.Lock()  # guards _tasks and _running
+        self._lock = threading.RLock()  # guards _tasks and _running
         self._tasks: deque[Callable[[], None]] = deque()
         self._running = False
         # Used by tasks only, of which there is one at a time.
@@ -229,7 +229,7 @@ class Providers:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._lock = threading.Lock()  # guards the table
+        self._lock = threading.RLock()  # guards the table
         self._table: dict[tuple[str, str], Provider] = {}
 
     def add(self, provider: Provider) -> None:

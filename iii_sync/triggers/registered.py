@@ -72,7 +72,7 @@ class Triggers:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._lock = threading.Lock()  # guards the table, and what becomes of refusals
+        self._lock = threading.RLock()  # guards the table, and what becomes of refusals
         self._table: dict[str, Trigger] = {}
 
     def add(self, trigger: Trigger) -> None:
