@@ -155,7 +155,7 @@ class Worker:
         self._functions = Functions(self._pool, self._ends, self._tracer)
         self._registrations = Registrations(options, self._session, self._functions, self._pool, self.trigger)
         self._caller = Caller(options, self._session, self._ends, self._tracer, run_soon, self._check_usable)
-        self._lock = threading.Lock()  # guards _ending: one thread ends the worker
+        self._lock = threading.RLock()  # guards _ending: one thread ends the worker
         self._ending = False
         self._ended = Event()
         self._stop_waiting = Event()  # ended, given up, or the process is asked to end
@@ -605,9 +605,14 @@ class Worker:
             function_id, {**(payload or {}), key: ref}, timeout=timeout, namespace=namespace, metadata=metadata
         )
         text = {} if binary else {"encoding": encoding, "errors": errors, "newline": newline}
-        if direction == "w":
-            return open_writer(channel.writer, call, binary, buffering, **text)
-        return open_reader(channel.reader, call, binary, self._loop.call_later, **text)
+        try:
+            if direction == "w":
+                return open_writer(channel.writer, call, binary, buffering, **text)
+            return open_reader(channel.reader, call, binary, self._loop.call_later, **text)
+        except BaseException:  # the function runs already, and would wait for a stream that never comes
+            call.cancel()
+            (channel.writer if direction == "w" else channel.reader).abort()
+            raise
 
     # --- the engine's services -------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from iii_sync import TriggerAction, Worker, errors, register_worker
+from iii_sync.channels import end
 from iii_sync.net import connection, waiting
 from iii_sync.testing.proxy import FaultProxy
 
@@ -49,6 +50,7 @@ class Recorder:
             (threading, "Lock", _Wrapped),
             (threading, "RLock", _Wrapped),
             (connection, "RLock", waiting.RLock),
+            (end, "RLock", waiting.RLock),
         ):
             monkeypatch.setattr(owner, name, self._maker(getattr(owner, name), kind))
         for name, method in self._methods(waiting.RLock).items():

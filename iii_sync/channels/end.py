@@ -18,6 +18,7 @@ from ..errors import (
     ChannelBrokenError,
     ChannelError,
     ConnectionLostError,
+    ConnectTimeout,
     EngineConnectionError,
     ForkedWorkerError,
     InvalidPayloadError,
@@ -26,6 +27,7 @@ from ..errors import (
     fresh,
 )
 from ..net.connection import Connection, Receiver
+from ..net.waiting import Deadline, RLock, acquire
 from .refs import StreamChannelRef
 
 if TYPE_CHECKING:
@@ -41,7 +43,17 @@ if TYPE_CHECKING:
 else:
     _RawFile = io.RawIOBase
 
-__all__ = ["OWN_TIMEOUT", "End", "Owner", "as_bytes", "as_channel_error", "as_target", "foreign", "let_go"]
+__all__ = [
+    "OWN_TIMEOUT",
+    "End",
+    "EndReceiver",
+    "Owner",
+    "as_bytes",
+    "as_channel_error",
+    "as_target",
+    "foreign",
+    "let_go",
+]
 
 _log = logging.getLogger("iii_sync.channel")
 
@@ -52,10 +64,26 @@ OWN_TIMEOUT: Any = type("_OwnTimeout", (), {"__repr__": lambda self: "<the end's
 _GRACE = 1.0
 
 
+class EndReceiver(Receiver, Protocol):
+    """What receives for an end.
+
+    Attributes:
+        connection: What it was attached to, if it was.
+    """
+
+    connection: Optional[Connection]
+
+
 class Owner(Protocol):
     """What an end needs of its worker."""
 
-    def connect_end(self, ref: StreamChannelRef, receiver: Receiver, end: End) -> Connection:
+    @property
+    def connect_timeout(self) -> Optional[float]:
+        """Seconds that connecting may take."""
+
+    def connect_end(
+        self, ref: StreamChannelRef, receiver: EndReceiver, end: End, timeout: Optional[float]
+    ) -> Connection:
         """Connect the end that ``ref`` names; once in its life."""
         raise NotImplementedError
 
@@ -87,8 +115,10 @@ class End(_RawFile):
         self._handed_out = 0  # how often the reference went to somebody; a call that was refused takes one back
         self._failure: Optional[BaseException] = None  # why the end is unusable; set once
         self._partner: Optional[Call] = None  # the call that carried the other end of the channel
-        self._state_lock = threading.Lock()  # guards the flags and counts of the subclasses; never held in a wait
-        self._connect_lock = threading.Lock()  # held while connecting, at most connect_timeout
+        # Guards the flags and counts of the subclasses; never held in a wait. The collector may run a finalizer that
+        # takes it on a thread that has it.
+        self._state_lock = threading.RLock()
+        self._connect_lock = RLock()  # held while connecting, at most connect_timeout
         self._timeout: Optional[float] = None
         self.timeout = timeout
 
@@ -236,24 +266,57 @@ class End(_RawFile):
         if self._closed:
             raise ValueError("I/O operation on closed file")
 
-    def _connected(self, receiver: Receiver) -> Connection:
+    def _connected(self, receiver: EndReceiver) -> Connection:
         """Return the connection; make it first if this is the first use.
 
-        Blocks while connecting, at most ``connect_timeout``.
+        Blocks while this thread or another one is connecting, at most ``connect_timeout``.
         """
         if self._connection is None:
-            with self._connect_lock:
-                if self._connection is None:
-                    self._raise_failure()
-                    connection = self._owner.connect_end(self._ref, receiver, self)
-                    self._connection = connection
-                    connection.start()
-                    if self._failure is not None:
-                        # close() or abort() came while we were connecting.
-                        connection.drop(self._failure, last=self._last_words)
-                        self._owner.end_is_over(self)
-                        self._raise_failure()
+            self._connect(receiver, Deadline(self._owner.connect_timeout))
+            assert self._connection is not None
         return self._connection
+
+    def _connect(self, receiver: EndReceiver, deadline: Deadline) -> None:
+        lock = self._connect_lock
+        # As in Connection.in_turn(): Ctrl-C can hit between any two steps.
+        try:
+            try:
+                if not acquire(lock, deadline.remaining()):
+                    raise ConnectTimeout(
+                        f"another thread was connecting channel {self.channel_id} for {deadline.timeout:g} s"
+                    )
+                if self._connection is None:
+                    self._connect_once(receiver, deadline)
+            finally:
+                if lock._is_owned():
+                    lock.release()
+        except BaseException:
+            if lock._is_owned():
+                lock.release()
+            raise
+
+    def _connect_once(self, receiver: EndReceiver, deadline: Deadline) -> None:
+        self._raise_failure()
+        try:
+            self._connection = self._owner.connect_end(self._ref, receiver, self, deadline.remaining())
+            self._connection.start()
+        except BaseException:
+            made = receiver.connection
+            if made is not None:
+                # Ctrl-C: the engine takes it for connected, so the other side must hear that it is gone.
+                self._connection = made
+                made.start()
+                error = ChannelAbortedError(f"channel {self.channel_id}: connecting it was interrupted")
+                if self._failure is None:
+                    self._failure = error
+                made.drop(error, last=self._last_words, reset=self.direction == "read")
+                self._owner.end_is_over(self)
+            raise
+        if self._failure is not None:
+            # close() or abort() came while we were connecting.
+            self._connection.drop(self._failure, last=self._last_words)
+            self._owner.end_is_over(self)
+            self._raise_failure()
 
     def _raise_failure(self) -> None:
         if self._failure is not None:

@@ -22,11 +22,11 @@ from ..errors import (
     brief,
 )
 from ..net.connect import Address, Route, connect
-from ..net.connection import Connection, Receiver
+from ..net.connection import Connection
 from ..net.loop import Loop
 from ..wire import messages
 from .channel import Channel
-from .end import End
+from .end import End, EndReceiver
 from .reader import ChannelReader
 from .refs import READ, WRITE, StreamChannelRef, as_ref, extract_channel_refs, is_channel_ref, live
 from .writer import ChannelWriter
@@ -70,7 +70,7 @@ class Ends:
         self._loop = loop
         self._run_soon = run_soon
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         # The ends of the channels made here, while somebody holds them.
         self._own: weakref.WeakValueDictionary[tuple[str, str], End] = weakref.WeakValueDictionary()
         self._open: weakref.WeakSet[End] = weakref.WeakSet()
@@ -121,8 +121,15 @@ class Ends:
         """Run a function on a handler thread."""
         self._run_soon(function)
 
-    def connect_end(self, ref: StreamChannelRef, receiver: Receiver, end: End) -> Connection:
-        """Connect the end that ``ref`` names; blocks at most ``connect_timeout``."""
+    @property
+    def connect_timeout(self) -> Optional[float]:
+        """Seconds that connecting may take."""
+        return self._options.connect_timeout
+
+    def connect_end(
+        self, ref: StreamChannelRef, receiver: EndReceiver, end: End, timeout: Optional[float]
+    ) -> Connection:
+        """Connect the end that ``ref`` names; blocks at most ``timeout`` seconds."""
         if os.getpid() != self._pid:
             raise ForkedWorkerError("this worker belongs to the parent process; call register_worker() in the child")
         _check_plausible(ref)
@@ -139,19 +146,20 @@ class Ends:
             while len(self._used) > _REMEMBERED:
                 del self._used[next(iter(self._used))]
         try:
-            return self._connect(ref, receiver, end)
+            return self._connect(ref, receiver, end, timeout)
         except BaseException:
-            with self._lock:
-                self._used.pop(key, None)
+            if receiver.connection is None:
+                with self._lock:
+                    self._used.pop(key, None)
             raise
 
-    def _connect(self, ref: StreamChannelRef, receiver: Receiver, end: End) -> Connection:
+    def _connect(self, ref: StreamChannelRef, receiver: EndReceiver, end: End, timeout: Optional[float]) -> Connection:
         options = self._options
         address = self._address
         route = Route(options.all_headers(), options.ssl_context, options.proxy)
         url = address.channel(ref.channel_id, ref.access_key, ref.direction)
         try:
-            sock = connect(address, url, route, options.connect_timeout, self._loop.attempts)
+            sock = connect(address, url, route, timeout, self._loop.attempts)
         except HandshakeRejectedError as exc:
             if exc.status != 404:
                 raise

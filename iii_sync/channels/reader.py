@@ -386,7 +386,7 @@ class ChannelReader(End):
     def _announce_leaving(self) -> None:
         """On a thread of the worker's: connect only to let the writer know that nobody reads."""
         try:
-            connection = self._owner.connect_end(self._ref, self._inbox, self)
+            connection = self._owner.connect_end(self._ref, self._inbox, self, self._owner.connect_timeout)
         except Exception:
             _log.debug("a reader that was closed could not tell its writer", exc_info=True)
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Callable, Literal, NoReturn, Optional, overload
 
@@ -64,7 +65,9 @@ class ChannelWriter(End):
         super().__init__(owner, ref, timeout)
         self.close_timeout = close_timeout
         self._marks = marks
-        self._writing = 0  # calls inside write; under _state_lock
+        # The threads inside write; under _state_lock. Not a count: an interruption at the edges of a call, before or
+        # behind it is counted, would make it wrong for good.
+        self._writing: set[int] = set()
         self._files: list[weakref.ref[ChannelFileWriter]] = []  # made of this writer
         # The rest belongs to the holder of the connection's turn.
         self._outgoing = Outgoing(marks)
@@ -205,7 +208,7 @@ class ChannelWriter(End):
         if self._in_other_process():
             self._closed = True
             return
-        if not self._closed and not self._writing:
+        if not self._closed and not self._others_write():
             try:
                 self._flush_files()
             except BaseException:
@@ -217,7 +220,7 @@ class ChannelWriter(End):
                 if self._closed:
                     return
                 ours = self._closed = True
-                busy = self._writing > 0
+                busy = self._others_write()
             if self._connection is None and self._handed_out:
                 return
             if busy:
@@ -266,11 +269,15 @@ class ChannelWriter(End):
             if self._closed or self._failure is not None:
                 self._check_open()
                 self._raise_failure()
-            self._writing += 1
+            self._writing.add(threading.get_ident())
 
     def _leave(self) -> None:
         with self._state_lock:
-            self._writing -= 1
+            self._writing.discard(threading.get_ident())
+
+    def _others_write(self) -> bool:
+        """Whether a thread other than the calling one is inside a write."""
+        return bool(self._writing - {threading.get_ident()})
 
     def _file_made(self, file: ChannelFileWriter) -> None:
         """A buffered file over this writer was made."""
@@ -305,17 +312,23 @@ class ChannelWriter(End):
         if self._failure is not None:
             self._raise_failure()
         outgoing, size = self._outgoing, len(view)
+        left = False
         for start in range(0, size, frames.MAX_FRAME):
             piece = view[start : start + frames.MAX_FRAME] if size > frames.MAX_FRAME else view
             # A call is never split over two frames without need: so it can time out before it has begun.
             self._make_room(connection, len(piece), deadline)
             begun.append(True)
             if outgoing.add(piece):
-                connection.push_patiently(deadline)
+                left = not connection.push(deadline)
             else:
                 connection.push_later(LATER)
             outgoing.handed_on()
         self._sent += size
+        if left:
+            # All of it is in frames by now, and leaves whatever happens to this wait.
+            begun.clear()
+            connection.linger(deadline)
+            outgoing.handed_on()
 
     def _make_room(self, connection: Connection, size: int, deadline: Deadline) -> None:
         """Wait until ``size`` bytes fit into the growing frame, with the turn."""
@@ -428,7 +441,9 @@ class ChannelWriter(End):
             if self._connection is not None:
                 return  # whoever was connecting meanwhile has shown it
             try:
-                self._connection = connection = self._owner.connect_end(self._ref, self._ending, self)
+                self._connection = connection = self._owner.connect_end(
+                    self._ref, self._ending, self, self._owner.connect_timeout
+                )
             except Exception:
                 _log.debug("an aborted stream could not be announced", exc_info=True)
                 return
@@ -449,12 +464,14 @@ class _Ending:
 
     def __init__(self, outgoing: Outgoing) -> None:
         self._outgoing = outgoing
+        self.connection: Optional[Connection] = None
         self.over = Event()
         self.error: Optional[BaseException] = None
         self.close: Optional[frames.CloseReason] = None
         self._buffer = bytearray(512)
 
     def attached(self, connection: Connection) -> None:
+        self.connection = connection
         connection.take_from(self._outgoing)
 
     def buffer(self) -> bytearray:

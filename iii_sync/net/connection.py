@@ -51,9 +51,6 @@ T = TypeVar("T")
 #: get better.
 _MAX_OUTBOX = 32 * 1024 * 1024
 
-#: Seconds after which a late push that found the turn taken is tried again.
-_AGAIN = 0.001
-
 #: Where the answering of every single ping ends, in bytes of memory of the outbox.
 _MAX_PONGS = 1024 * 1024
 
@@ -148,6 +145,7 @@ class Connection:
         self._send_wants_read = False  # with the turn: OpenSSL has to receive before it can send
         self._ended = False  # reader thread only: the receiver was told
         self._later = False  # a late push is due; set with the turn or on the reader thread
+        self._late = False  # it was due while a sender had the turn, who makes up for it when he gives it back
         self._closed = False  # reader thread only: the descriptor is gone
         self._close_sent = False
         self._reset = False  # reader thread only: end with RST instead of FIN
@@ -311,14 +309,12 @@ class Connection:
             self._interrupted(exc)
             raise
 
-    def push_patiently(self, deadline: Deadline) -> None:
-        """Like :meth:`push`, and give a socket that is full a moment to take the rest; needs the turn.
+    def linger(self, deadline: Deadline) -> None:
+        """Give a socket that is full a moment to take what waits; needs the turn.
 
         Blocks for at most :data:`_MOMENT` seconds and raises like :meth:`push`. What still waits then leaves as the
         socket drains.
         """
-        if self.push(deadline):
-            return
         moment = Deadline(_MOMENT if deadline.timeout is None else min(_MOMENT, deadline.timeout))
         while not self._send_wants_read and wait_for_socket(self._sock, moment.remaining(), write=True):
             if self.push(deadline) or moment.expired:
@@ -368,6 +364,9 @@ class Connection:
             if self._error is not None:
                 self._loop.call_soon(self._close_if_over)
                 return
+            # Looked at after the turn is free, as what follows: the reader thread sets it before it looks once more.
+            if self._late:
+                self._loop.call_soon(self._push_late)
             if left:
                 # Looked at after the turn is free: the reader thread clears it before it tries to take the turn.
                 if not self._want_write:
@@ -547,14 +546,16 @@ class Connection:
             self._watch()
 
     def _push_late(self) -> None:
-        self._later = False
+        self._later = self._late = False
         if self._want_write or self._error is not None:
             return  # it leaves when the socket has drained, or never
         if not self._push_soon():
-            # Its owner may not look for what the source has when he gives it back.
-            self._later = True
-            self._loop.call_later(_AGAIN, self._push_late)
-        elif self._want_write:
+            # Its owner does not look for what the source has when he gives it back, unless he is told.
+            self._late = True
+            if not self._push_soon():
+                return
+            self._late = False
+        if self._want_write:
             self._watch()
 
     def _begin(self) -> None:

@@ -28,6 +28,9 @@ BUDGET = 4 * 1024 * 1024
 #: Items that may wait; an item costs memory even when it holds few bytes.
 MAX_ITEMS = 1024
 
+#: What a piece that was copied costs besides its bytes, in bytes of memory: two objects and their places in lists.
+_PIECE = 300
+
 #: A stream's first window, in bytes; it doubles with each read that fills it.
 SMALLEST_WINDOW = 64 * 1024
 
@@ -74,10 +77,11 @@ class Inbox:
         over: Whether nothing more will come; what is queued can still be got.
         error: Why the connection broke, if it did.
         close: What the engine's Close said, if there was one.
+        connection: What brings the stream, once it is connected.
     """
 
     def __init__(self) -> None:
-        self._connection: Optional[Connection] = None
+        self.connection: Optional[Connection] = None
         # Wider than MAX_ITEMS: one read may bring several items, and then there are the wake-ups.
         self._queue: queue.Queue[Optional[Batch]] = queue.Queue(MAX_ITEMS + 512)
         self._mutex: Any = None
@@ -101,7 +105,7 @@ class Inbox:
 
     def attached(self, connection: Connection) -> None:
         """Take note of the connection, to resume it and to share its windows."""
-        self._connection = connection
+        self.connection = connection
         self._windows = connection.windows
         self._windows.join(self)
 
@@ -152,7 +156,9 @@ class Inbox:
         assert window is not None
         if many:
             items = _joined(items)
-        if keep:
+        if not keep:
+            count += _PIECE * len(items)
+        else:
             count = len(window)
             self._window = None
             if size == count:
@@ -212,8 +218,8 @@ class Inbox:
                 resume = self._paused and self._waiting <= BUDGET // 2 and self._queue.qsize() <= MAX_ITEMS // 2
                 if resume:
                     self._paused = False
-            if resume and self._connection is not None:
-                self._connection.resume()
+            if resume and self.connection is not None:
+                self.connection.resume()
             return batch
 
     def missing(self, kept: int) -> bool:

@@ -30,6 +30,7 @@ from typing import Any, Callable, Optional, Protocol
 from ..errors import WorkerClosedError
 from . import direct
 from .attempts import Attempts
+from .waiting import join
 from .windows import Windows
 
 __all__ = ["Loop", "Timer", "Watched"]
@@ -186,9 +187,7 @@ class Loop:
         """
         self._stopping = True
         self.call_soon(lambda: None)
-        if not self.on_thread:
-            self._thread.join(timeout)
-        return not self._thread.is_alive()
+        return not self.on_thread and join(self._thread, timeout)
 
     def _run(self) -> None:
         try:

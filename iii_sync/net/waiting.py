@@ -25,6 +25,9 @@ The order of the locks. Whoever holds one may take those below it, and no other;
    registrations, functions, ends and providers' tasks, of the session's pending calls, states, reconnecting and
    repeated answers, of the pool, the log handler, an inbox and the attempts to connect; ``_state_lock`` and
    ``_tls_lock`` of a connection; ``_state_lock`` of an end.
+
+Locks that the main thread can hold are ``RLock``: a signal handler of the program's, or a finalizer, may call into the
+package amid any step of it.
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ if TYPE_CHECKING:
 else:
     RLock = type(threading.RLock())
 
-__all__ = ["NO_DEADLINE", "Condition", "Deadline", "Event", "RLock", "acquire", "wait_for_socket"]
+__all__ = ["NO_DEADLINE", "Condition", "Deadline", "Event", "RLock", "acquire", "join", "wait_for_socket"]
 
 #: The longest single wait of the main thread, in seconds. Handlers of signals run there and only while it is awake,
 #: and it is not woken by a signal that another thread gets, or that comes just before it falls asleep.
@@ -117,11 +120,25 @@ def _in_naps(wait: Callable[[float], object], timeout: Optional[float]) -> bool:
 def acquire(lock: Union[threading.Lock, RLock], timeout: Optional[float]) -> bool:
     """Take a lock, waiting at most ``timeout`` seconds; a signal is handled within half a second meanwhile."""
     if timeout is not None and timeout <= _NAP:
-        return lock.acquire(timeout=timeout)
+        return lock.acquire(timeout=max(0.0, timeout))  # -1 would be no limit
     # Most waits are short, and for them this is all.
     if lock.acquire(timeout=_NAP):
         return True
     return _in_naps(lambda seconds: lock.acquire(timeout=seconds), None if timeout is None else timeout - _NAP)
+
+
+def join(thread: threading.Thread, timeout: Optional[float]) -> bool:
+    """Wait until ``thread`` has ended, at most ``timeout`` seconds; a signal is handled within half a second meanwhile.
+
+    Returns:
+        Whether it has ended.
+    """
+
+    def ended(seconds: float) -> bool:
+        thread.join(seconds)
+        return not thread.is_alive()
+
+    return _in_naps(ended, timeout)
 
 
 def wait_for_socket(sock: socket.socket, timeout: Optional[float], *, write: bool) -> bool:

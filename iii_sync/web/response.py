@@ -227,7 +227,7 @@ class StreamResponse(ChannelWriter):
             super().close()
             return
         try:
-            if not self._writing:  # else the stream is cut anyway, and flushing would wait for that writer
+            if not self._others_write():  # else the stream is cut anyway, and flushing would wait for that writer
                 self._flush_files()
             if not self._started and self._request.method != "HEAD" and self.status_code not in BODILESS:
                 self._default("content-length", "0")
