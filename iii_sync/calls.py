@@ -82,7 +82,7 @@ class Suspects(Protocol):
 class Call(Pending):
     """One call on its way: a :class:`concurrent.futures.Future`, made by ``Worker.submit``.
 
-    May be used by any number of threads, with :func:`concurrent.futures.wait` and ``as_completed`` too. In a forked
+    Works with :func:`concurrent.futures.wait` and ``as_completed``. In a forked
     child ``result``, ``exception`` and ``add_done_callback`` raise ``ForkedWorkerError``, whether it was done or not,
     and ``done``, ``running`` and ``cancelled`` say what was so when it forked; nothing blocks.
 
@@ -112,14 +112,19 @@ class Call(Pending):
     def result(self, timeout: Optional[float] = None) -> Any:
         """Return what the function returned.
 
-        Blocks until the answer is there, at most ``timeout`` seconds (default: no limit). The call goes on after
-        a timeout, and ``result`` may be asked again.
+        The call goes on after a timeout, and ``result`` may be asked again.
+
+        Args:
+            timeout: Seconds; ``None`` for no limit.
 
         Raises:
             InvocationError: The function, or the engine in its place, answered with an error.
             CallTimeout: No answer yet; a ``TimeoutError``.
             ConnectionLostError: The connection ended first; ``may_have_run`` says whether it may have run.
             concurrent.futures.CancelledError: The call was cancelled.
+
+        Blocks: Until the answer is there, at most ``timeout`` seconds.
+        Threads: Any.
         """
         failure = self.exception(timeout)
         if failure is not None:
@@ -130,7 +135,18 @@ class Call(Pending):
         return super().result(0)
 
     def exception(self, timeout: Optional[float] = None) -> Optional[BaseException]:
-        """Return the error the call ended with, or ``None``; blocks and raises like :meth:`result`."""
+        """Return the error the call ended with, or ``None``.
+
+        Args:
+            timeout: Seconds; ``None`` for no limit.
+
+        Raises:
+            CallTimeout: No answer yet; a ``TimeoutError``.
+            concurrent.futures.CancelledError: The call was cancelled.
+
+        Blocks: Like :meth:`result`.
+        Threads: Any.
+        """
         self._refuse_in_other_process()
         if self._suspicion is not None and not self.done():
             self._suspicion.watch()
@@ -149,13 +165,16 @@ class Call(Pending):
     def cancel(self) -> bool:
         """Stop waiting for the answer.
 
-        The function is not told, for the engine has no message for that (PROTOCOL 3.7): it runs to its end, or has
-        yet to begin, and its answer is dropped. So what was asked for may have happened or still happen, and
-        :meth:`result` says no more than that nobody waited. Never blocks. In a forked child it does nothing.
+        The function is not told, for the engine has no message for that (PROTOCOL 3.7): it runs to its end, or has yet
+        to begin, and its answer is dropped. So what was asked for may have happened or still happen, and :meth:`result`
+        says no more than that nobody waited. In a forked child it does nothing.
 
         Returns:
             ``True``: the call is cancelled, and :meth:`result` raises ``concurrent.futures.CancelledError``, in every
             thread that waits in it too. ``False``: it was done before, and :meth:`result` has its outcome.
+
+        Blocks: Never.
+        Threads: Any.
         """
         if self._in_other_process():
             return False
@@ -169,21 +188,43 @@ class Call(Pending):
         return cancelled
 
     def done(self) -> bool:
-        """Whether the call has ended, in whatever way. Never blocks."""
+        """Whether the call has ended, in whatever way.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         if self._in_other_process():
             return self._state in (*_CANCELLED, concurrent.futures._base.FINISHED)
         return super().done()
 
     def cancelled(self) -> bool:
-        """Whether the call was cancelled. Never blocks."""
+        """Whether the call was cancelled.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         return self._state in _CANCELLED if self._in_other_process() else super().cancelled()
 
     def running(self) -> bool:
-        """``False``: whether the function runs already is not known here. Never blocks."""
+        """Whether the function is known to run: ``False``, for nobody tells.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         return False
 
     def add_done_callback(self, fn: Callable[[Any], object]) -> None:
-        """Have ``fn(call)`` called when the call is done: on a handler thread, or at once if it is done."""
+        """Have ``fn(call)`` called when the call is done: on a handler thread, or at once if it is done.
+
+        Args:
+            fn: Called with the call; what it raises is logged.
+
+        Raises:
+            ForkedWorkerError: The call belongs to the parent process.
+
+        Blocks: Never, but for ``fn`` itself when the call is done already.
+        Threads: Any.
+        """
         self._refuse_in_other_process()
         if self.done():
             super().add_done_callback(fn)

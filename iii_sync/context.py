@@ -39,7 +39,11 @@ _current: contextvars.ContextVar[Optional[Invocation]] = contextvars.ContextVar(
 
 
 def current_invocation() -> Optional[Invocation]:
-    """Return the call that the running handler carries out; ``None`` outside of handlers. Any thread."""
+    """Return the call that the running handler carries out; ``None`` outside of handlers.
+
+    Blocks: Never.
+    Threads: Any; each sees its own.
+    """
     return _current.get()
 
 

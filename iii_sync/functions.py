@@ -278,7 +278,12 @@ class FunctionRef:
         return self._function.error
 
     def unregister(self) -> None:
-        """Take the function back; calls that are running go on. Does nothing the second time."""
+        """Take the function back; calls that are running go on. Does nothing the second time.
+
+        Blocks: Until the engine has been told, at most ``connect_timeout``, and as long for each trigger it was
+            registered with.
+        Threads: Any.
+        """
         unregister, self._unregister = self._unregister, None
         if unregister is not None:
             unregister()

@@ -116,7 +116,11 @@ class HttpInvocationConfig:
             )
 
     def message(self) -> dict[str, Any]:
-        """Return it as it travels."""
+        """Return it as it travels.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         found: dict[str, Any] = {"url": self.url, "method": self.method}
         if self.timeout_ms is not None:
             found["timeout_ms"] = self.timeout_ms
@@ -127,7 +131,11 @@ class HttpInvocationConfig:
         return found
 
     def where(self) -> str:
-        """Return the address without its query, which may hold a key."""
+        """Return the address without its query, which may hold a key.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         return _location(self.url) or ""
 
     def __repr__(self) -> str:

@@ -46,7 +46,7 @@ class EngineLogHandler(logging.Handler):
     the place in the source, the thread, and what was given with ``extra=``; and the ids of the current trace and span.
     Records of ``iii_sync`` itself are left out: sending them would make new ones.
 
-    Any thread may log. What is logged before ``worker.shutdown()`` is sent by it, within its timeout. :meth:`close`,
+    What is logged before ``worker.shutdown()`` is sent by it, within its timeout. :meth:`close`,
     which ``logging.shutdown`` calls at the end of the process, waits at most two seconds for what is still to be sent.
     In a forked child, and after the worker's end, records are dropped and counted. A function that is called for log
     lines must not log through this handler: each line would make the next.
@@ -82,7 +82,14 @@ class EngineLogHandler(logging.Handler):
         self._remove_listener = worker.add_connection_state_listener(self._state_changed)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Put a record into the queue; never blocks."""
+        """Put a record into the queue; one that finds it full is dropped and counted.
+
+        Args:
+            record: The record.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         if record.name.partition(".")[0] == "iii_sync" or getattr(_sending, "now", False):
             return
         try:
@@ -101,7 +108,11 @@ class EngineLogHandler(logging.Handler):
         self._start()
 
     def flush(self) -> None:
-        """Wait until the queue is empty: at most two seconds, and only while there is a connection."""
+        """Wait until the queue is empty.
+
+        Blocks: At most two seconds, and only while there is a connection.
+        Threads: Any.
+        """
         if self._over():
             return
         end = time.monotonic() + _FLUSH_TIMEOUT
@@ -113,7 +124,11 @@ class EngineLogHandler(logging.Handler):
                 self._lock.wait(min(remaining, 0.1))
 
     def close(self) -> None:
-        """Send what is waiting, as far as :meth:`flush` does, and drop the rest."""
+        """Send what is waiting, as far as :meth:`flush` does, and drop the rest.
+
+        Blocks: Like :meth:`flush`.
+        Threads: Any.
+        """
         if not getattr(_sending, "now", False):
             self.flush()
         if os.getpid() == self._pid:  # in a forked child the locks may be held for good

@@ -144,7 +144,14 @@ class InitOptions:
             Proxy.parse(self.proxy, "proxy")
 
     def all_headers(self) -> dict[str, str]:
-        """Return the headers of a handshake, the environment's token among them (read at each connection)."""
+        """Return the headers of a handshake, the environment's token among them (read at each connection).
+
+        Raises:
+            ConfigurationError: ``III_TOKEN`` is not one line of text.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         headers = dict(self.headers or {})
         token = (os.environ.get("III_TOKEN") or "").strip()
         if token and not any(name.lower() == "authorization" for name in headers):

@@ -74,7 +74,8 @@ def iii_engine(pytestconfig: pytest.Config) -> Iterator[EngineHandle]:
         def test_program(iii_engine, monkeypatch):
             monkeypatch.setenv("III_URL", iii_engine.url)
 
-    **Blocks:** until the local engine listens, at most 30 seconds.
+    Blocks: Until the local engine listens, at most 30 seconds.
+    Threads: Any.
     """
     from .errors import ConfigurationError
     from .testing import EngineHandle

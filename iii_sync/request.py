@@ -24,12 +24,33 @@ class TriggerAction:
 
     @staticmethod
     def Void() -> dict[str, str]:  # noqa: N802 - iii's own name
-        """Do not wait for an answer; there is none."""
+        """Do not wait for an answer; there is none.
+
+        Returns:
+            The ``action`` for ``trigger`` and ``submit``.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         return {"type": "void"}
 
     @staticmethod
     def Enqueue(queue: str) -> dict[str, str]:  # noqa: N802 - iii's own name
-        """Put the call into a queue; the answer is its receipt: ``{"messageReceiptId": …}``."""
+        """Put the call into a queue; the answer is its receipt: ``{"messageReceiptId": …}``.
+
+        Args:
+            queue: Its name.
+
+        Returns:
+            The ``action`` for ``trigger`` and ``submit``.
+
+        Raises:
+            ConfigurationError: A name that is no text, or blank.
+            InvalidPayloadError: One that cannot travel.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         if not isinstance(queue, str) or not queue.strip():
             raise ConfigurationError(f"queue={queue!r} must be the name of a queue")
         return {"type": "enqueue", "queue": messages.check(queue, "queue")}

@@ -2,8 +2,7 @@
 
 They live in the namespace ``default`` whatever the worker's own is, and are there only if the engine's configuration
 lists them; without it a method raises ``FunctionNotFoundError``. On the engine's word that an argument is wrong they
-raise ``InvocationError`` with its code. Every method blocks for one call, at most ``timeout`` seconds (default: the
-worker's ``invocation_timeout``; ``None``: no limit), and raises what ``Worker.trigger`` raises.
+raise ``InvocationError`` with its code.
 """
 
 from __future__ import annotations
@@ -165,34 +164,117 @@ class UpdateOp:
 
     @staticmethod
     def set(path: str, value: Any) -> dict[str, Any]:
-        """Put ``value`` there."""
+        """Put ``value`` there.
+
+        Args:
+            path: A key of the value; ``""`` is the whole.
+            value: Anything that JSON can hold.
+
+        Returns:
+            The operation.
+
+        Raises:
+            ConfigurationError: An argument of the wrong kind.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         return {"type": "set", "path": _text("path", path), "value": value}
 
     @staticmethod
     def merge(value: Mapping[str, Any], path: Union[str, Iterable[str]] = "") -> dict[str, Any]:
-        """Put the keys of ``value`` into the object there; others in it stay."""
+        """Put the keys of ``value`` into the object there; others in it stay.
+
+        Args:
+            value: A dictionary.
+            path: A key, or a list of keys, each below the one before; ``""`` is the whole.
+
+        Returns:
+            The operation.
+
+        Raises:
+            ConfigurationError: An argument of the wrong kind.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         if not isinstance(value, Mapping):
             raise ConfigurationError(f"value={value!r} cannot be merged: give a dictionary")
         return {"type": "merge", "path": _path(path), "value": dict(value)}
 
     @staticmethod
     def increment(path: str, by: int = 1) -> dict[str, Any]:
-        """Add an integer to the number there; a missing one counts as 0."""
+        """Add an integer to the number there; a missing one counts as 0.
+
+        Args:
+            path: A key of the value; ``""`` is the whole.
+            by: How much.
+
+        Returns:
+            The operation.
+
+        Raises:
+            ConfigurationError: An argument of the wrong kind.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         return {"type": "increment", "path": _text("path", path), "by": _integer("by", by)}
 
     @staticmethod
     def decrement(path: str, by: int = 1) -> dict[str, Any]:
-        """Subtract an integer from the number there; a missing one counts as 0."""
+        """Subtract an integer from the number there; a missing one counts as 0.
+
+        Args:
+            path: A key of the value; ``""`` is the whole.
+            by: How much.
+
+        Returns:
+            The operation.
+
+        Raises:
+            ConfigurationError: An argument of the wrong kind.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         return {"type": "decrement", "path": _text("path", path), "by": _integer("by", by)}
 
     @staticmethod
     def append(value: Any, path: Union[str, Iterable[str]] = "") -> dict[str, Any]:
-        """Add ``value`` to the end of the list there, or text to text; where nothing is, it begins one."""
+        """Add ``value`` to the end of the list there, or text to text; where nothing is, it begins one.
+
+        Args:
+            value: Anything that JSON can hold.
+            path: A key, or a list of keys, each below the one before; ``""`` is the whole.
+
+        Returns:
+            The operation.
+
+        Raises:
+            ConfigurationError: An argument of the wrong kind.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         return {"type": "append", "path": _path(path), "value": value}
 
     @staticmethod
     def remove(path: str) -> dict[str, Any]:
-        """Remove the key; one that is missing is no error."""
+        """Remove the key; one that is missing is no error.
+
+        Args:
+            path: A key of the value; ``""`` is the whole.
+
+        Returns:
+            The operation.
+
+        Raises:
+            ConfigurationError: An argument of the wrong kind.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         return {"type": "remove", "path": _text("path", path)}
 
 
@@ -237,11 +319,41 @@ class State(_Service):
     """
 
     def get(self, scope: str, key: str, *, timeout: Optional[float] = DEFAULT_TIMEOUT) -> Any:
-        """Return the value, or ``None`` when there is none."""
+        """Return the value, or ``None`` when there is none.
+
+        Args:
+            scope: The scope.
+            key: The key.
+            timeout: Seconds; ``None`` for no limit. Default: ``invocation_timeout``.
+
+        Raises:
+            ConfigurationError: A name that is no text.
+            IIISyncError: As :meth:`.Worker.trigger`.
+
+        Blocks: For one call, at most ``timeout`` seconds.
+        Threads: Any.
+        """
         return self._call("state::get", timeout, **_state(scope, key))
 
     def set(self, scope: str, key: str, value: Any, *, timeout: Optional[float] = DEFAULT_TIMEOUT) -> Change:
-        """Store a value; returns it, and the one that was there (else ``None``)."""
+        """Store a value.
+
+        Args:
+            scope: The scope.
+            key: The key.
+            value: Anything that JSON can hold.
+            timeout: Seconds; ``None`` for no limit. Default: ``invocation_timeout``.
+
+        Returns:
+            The value, and the one that was there (else ``None``).
+
+        Raises:
+            ConfigurationError: A name that is no text.
+            IIISyncError: As :meth:`.Worker.trigger`.
+
+        Blocks: For one call, at most ``timeout`` seconds.
+        Threads: Any.
+        """
         result: Change = self._store("state::set", timeout, _state(scope, key), value=value)
         return result
 
@@ -262,23 +374,69 @@ class State(_Service):
             scope: The scope.
             key: The key.
             ops: What :class:`UpdateOp` makes, applied in order.
-            timeout: Seconds.
+            timeout: Seconds; ``None`` for no limit. Default: ``invocation_timeout``.
+
+        Returns:
+            The value before and after; operations that did not fit are in ``errors``.
 
         Raises:
             InvocationError: ``deserialization_error`` for something that is no operation; nothing was applied.
+            ConfigurationError: A name that is no text.
+            IIISyncError: As :meth:`.Worker.trigger`.
+
+        Blocks: For one call, at most ``timeout`` seconds.
+        Threads: Any.
         """
         return _updated(self._store("state::update", timeout, _state(scope, key), ops=_ops(ops)))
 
     def delete(self, scope: str, key: str, *, timeout: Optional[float] = DEFAULT_TIMEOUT) -> Any:
-        """Remove a value and return it; ``None`` when there was none."""
+        """Remove a value.
+
+        Args:
+            scope: The scope.
+            key: The key.
+            timeout: Seconds; ``None`` for no limit. Default: ``invocation_timeout``.
+
+        Returns:
+            The value; ``None`` when there was none.
+
+        Raises:
+            ConfigurationError: A name that is no text.
+            IIISyncError: As :meth:`.Worker.trigger`.
+
+        Blocks: For one call, at most ``timeout`` seconds.
+        Threads: Any.
+        """
         return self._call("state::delete", timeout, **_state(scope, key))
 
     def list(self, scope: str, *, timeout: Optional[float] = DEFAULT_TIMEOUT) -> _Values:
-        """Return the values of a scope, without their keys, in no order; ``[]`` for an unknown scope."""
+        """Return the values of a scope, without their keys, in no order; ``[]`` for an unknown scope.
+
+        Args:
+            scope: The scope.
+            timeout: Seconds; ``None`` for no limit. Default: ``invocation_timeout``.
+
+        Raises:
+            ConfigurationError: A name that is no text.
+            IIISyncError: As :meth:`.Worker.trigger`.
+
+        Blocks: For one call, at most ``timeout`` seconds.
+        Threads: Any.
+        """
         return _list(self._call("state::list", timeout, scope=_text("scope", scope)))
 
     def list_groups(self, *, timeout: Optional[float] = DEFAULT_TIMEOUT) -> _Names:
-        """Return the names of the scopes, sorted."""
+        """Return the names of the scopes, sorted.
+
+        Args:
+            timeout: Seconds; ``None`` for no limit. Default: ``invocation_timeout``.
+
+        Raises:
+            IIISyncError: As :meth:`.Worker.trigger`.
+
+        Blocks: For one call, at most ``timeout`` seconds.
+        Threads: Any.
+        """
         return _list(self._call("state::list_groups", timeout)["groups"])
 
 
@@ -289,13 +447,45 @@ class Streams(_Service):
     """
 
     def get(self, stream: str, group: str, item: str, *, timeout: Optional[float] = DEFAULT_TIMEOUT) -> Any:
-        """Return an item, or ``None`` when there is none."""
+        """Return an item, or ``None`` when there is none.
+
+        Args:
+            stream: The stream's name.
+            group: The group.
+            item: The item's id.
+            timeout: Seconds; ``None`` for no limit. Default: ``invocation_timeout``.
+
+        Raises:
+            ConfigurationError: A name that is no text.
+            IIISyncError: As :meth:`.Worker.trigger`.
+
+        Blocks: For one call, at most ``timeout`` seconds.
+        Threads: Any.
+        """
         return self._call("stream::get", timeout, **_item(stream, group, item))
 
     def set(
         self, stream: str, group: str, item: str, data: Any, *, timeout: Optional[float] = DEFAULT_TIMEOUT
     ) -> Change:
-        """Store an item and tell the followers; returns it, and the one that was there (else ``None``)."""
+        """Store an item and tell the followers.
+
+        Args:
+            stream: The stream's name.
+            group: The group.
+            item: The item's id.
+            data: The item: anything that JSON can hold.
+            timeout: Seconds; ``None`` for no limit. Default: ``invocation_timeout``.
+
+        Returns:
+            The item, and the one that was there (else ``None``).
+
+        Raises:
+            ConfigurationError: A name that is no text.
+            IIISyncError: As :meth:`.Worker.trigger`.
+
+        Blocks: For one call, at most ``timeout`` seconds.
+        Threads: Any.
+        """
         result: Change = self._store("stream::set", timeout, _item(stream, group, item), data=data)
         return result
 
@@ -308,25 +498,95 @@ class Streams(_Service):
         *,
         timeout: Optional[float] = DEFAULT_TIMEOUT,
     ) -> UpdateResult:
-        """Change parts of an item, as :meth:`State.update` does."""
+        """Change parts of an item, as :meth:`State.update` does.
+
+        Args:
+            stream: The stream's name.
+            group: The group.
+            item: The item's id.
+            ops: What :class:`UpdateOp` makes, applied in order.
+            timeout: Seconds; ``None`` for no limit. Default: ``invocation_timeout``.
+
+        Returns:
+            The item before and after; operations that did not fit are in ``errors``.
+
+        Raises:
+            ConfigurationError: A name that is no text.
+            IIISyncError: As :meth:`.Worker.trigger`.
+
+        Blocks: For one call, at most ``timeout`` seconds.
+        Threads: Any.
+        """
         return _updated(self._store("stream::update", timeout, _item(stream, group, item), ops=_ops(ops)))
 
     def delete(self, stream: str, group: str, item: str, *, timeout: Optional[float] = DEFAULT_TIMEOUT) -> Any:
-        """Remove an item and return it; ``None`` when there was none."""
+        """Remove an item.
+
+        Args:
+            stream: The stream's name.
+            group: The group.
+            item: The item's id.
+            timeout: Seconds; ``None`` for no limit. Default: ``invocation_timeout``.
+
+        Returns:
+            The item; ``None`` when there was none.
+
+        Raises:
+            ConfigurationError: A name that is no text.
+            IIISyncError: As :meth:`.Worker.trigger`.
+
+        Blocks: For one call, at most ``timeout`` seconds.
+        Threads: Any.
+        """
         result = self._call("stream::delete", timeout, **_item(stream, group, item))
         return result.get("old_value") if isinstance(result, dict) else None
 
     def list(self, stream: str, group: str, *, timeout: Optional[float] = DEFAULT_TIMEOUT) -> _Values:
-        """Return the items of a group, without their ids, in no order; ``[]`` for an unknown one."""
+        """Return the items of a group, without their ids, in no order; ``[]`` for an unknown one.
+
+        Args:
+            stream: The stream's name.
+            group: The group.
+            timeout: Seconds; ``None`` for no limit. Default: ``invocation_timeout``.
+
+        Raises:
+            ConfigurationError: A name that is no text.
+            IIISyncError: As :meth:`.Worker.trigger`.
+
+        Blocks: For one call, at most ``timeout`` seconds.
+        Threads: Any.
+        """
         fields = {"stream_name": _text("stream", stream), "group_id": _text("group", group)}
         return _list(self._call("stream::list", timeout, **fields))
 
     def list_groups(self, stream: str, *, timeout: Optional[float] = DEFAULT_TIMEOUT) -> _Names:
-        """Return the names of a stream's groups; ``[]`` for an unknown stream."""
+        """Return the names of a stream's groups; ``[]`` for an unknown stream.
+
+        Args:
+            stream: The stream's name.
+            timeout: Seconds; ``None`` for no limit. Default: ``invocation_timeout``.
+
+        Raises:
+            ConfigurationError: A name that is no text.
+            IIISyncError: As :meth:`.Worker.trigger`.
+
+        Blocks: For one call, at most ``timeout`` seconds.
+        Threads: Any.
+        """
         return _list(self._call("stream::list_groups", timeout, stream_name=_text("stream", stream)))
 
     def list_all(self, *, timeout: Optional[float] = DEFAULT_TIMEOUT) -> _StreamSummaries:
-        """Return all streams and their groups."""
+        """Return all streams and their groups.
+
+        Args:
+            timeout: Seconds; ``None`` for no limit. Default: ``invocation_timeout``.
+
+        Raises:
+            IIISyncError: As :meth:`.Worker.trigger`.
+
+        Blocks: For one call, at most ``timeout`` seconds.
+        Threads: Any.
+        """
         return _list(self._call("stream::list_all", timeout)["stream"])
 
     def send(
@@ -347,7 +607,14 @@ class Streams(_Service):
             kind: The event's ``type``.
             data: The event's data.
             item: The id of an item that it is about.
-            timeout: Seconds.
+            timeout: Seconds; ``None`` for no limit. Default: ``invocation_timeout``.
+
+        Raises:
+            ConfigurationError: A name that is no text.
+            IIISyncError: As :meth:`.Worker.trigger`.
+
+        Blocks: For one call, at most ``timeout`` seconds.
+        Threads: Any.
         """
         fields = {"stream_name": _text("stream", stream), "group_id": _text("group", group)}
         fields["type"] = _text("kind", kind)
@@ -367,28 +634,84 @@ class Queues(_Service):
     def publish(self, topic: str, data: Any, *, timeout: Optional[float] = DEFAULT_TIMEOUT) -> None:
         """Put a message into a topic.
 
+        Args:
+            topic: The topic.
+            data: Anything that JSON can hold.
+            timeout: Seconds; ``None`` for no limit. Default: ``invocation_timeout``.
+
         Raises:
             InvocationError: ``topic_not_set`` for an empty topic.
+            ConfigurationError: A name that is no text.
+            IIISyncError: As :meth:`.Worker.trigger`.
+
+        Blocks: For one call, at most ``timeout`` seconds.
+        Threads: Any.
         """
         self._store("iii::durable::publish", timeout, {"topic": _text("topic", topic)}, data=data)
 
     def topics(self, *, timeout: Optional[float] = DEFAULT_TIMEOUT) -> list[dict[str, Any]]:
-        """Return the topics that have subscribers."""
+        """Return the topics that have subscribers.
+
+        Args:
+            timeout: Seconds; ``None`` for no limit. Default: ``invocation_timeout``.
+
+        Raises:
+            IIISyncError: As :meth:`.Worker.trigger`.
+
+        Blocks: For one call, at most ``timeout`` seconds.
+        Threads: Any.
+        """
         return _list(self._call("engine::queue::list_topics", timeout))
 
     def stats(self, topic: str, *, timeout: Optional[float] = DEFAULT_TIMEOUT) -> dict[str, Any]:
-        """Return how many messages a topic has: waiting, dead, and so on; zeros for an unknown one."""
+        """Return how many messages a topic has: waiting, dead, and so on; zeros for an unknown one.
+
+        Args:
+            topic: The topic.
+            timeout: Seconds; ``None`` for no limit. Default: ``invocation_timeout``.
+
+        Raises:
+            ConfigurationError: A name that is no text.
+            IIISyncError: As :meth:`.Worker.trigger`.
+
+        Blocks: For one call, at most ``timeout`` seconds.
+        Threads: Any.
+        """
         stats: dict[str, Any] = self._call("engine::queue::topic_stats", timeout, topic=_text("topic", topic))
         return stats
 
     def dead_topics(self, *, timeout: Optional[float] = DEFAULT_TIMEOUT) -> list[dict[str, Any]]:
-        """Return the topics that have dead messages."""
+        """Return the topics that have dead messages.
+
+        Args:
+            timeout: Seconds; ``None`` for no limit. Default: ``invocation_timeout``.
+
+        Raises:
+            IIISyncError: As :meth:`.Worker.trigger`.
+
+        Blocks: For one call, at most ``timeout`` seconds.
+        Threads: Any.
+        """
         return _list(self._call("engine::queue::dlq_topics", timeout))
 
     def dead_messages(
         self, topic: str, *, offset: int = 0, limit: int = 50, timeout: Optional[float] = DEFAULT_TIMEOUT
     ) -> list[dict[str, Any]]:
-        """Return dead messages of a topic, at most ``limit`` from ``offset`` on."""
+        """Return dead messages of a topic, at most ``limit`` from ``offset`` on.
+
+        Args:
+            topic: The topic.
+            offset: How many to pass over.
+            limit: How many at most.
+            timeout: Seconds; ``None`` for no limit. Default: ``invocation_timeout``.
+
+        Raises:
+            ConfigurationError: A name that is no text.
+            IIISyncError: As :meth:`.Worker.trigger`.
+
+        Blocks: For one call, at most ``timeout`` seconds.
+        Threads: Any.
+        """
         fields = {
             "topic": _text("topic", topic),
             "offset": _integer("offset", offset),
@@ -397,16 +720,63 @@ class Queues(_Service):
         return _list(self._call("engine::queue::dlq_messages", timeout, **fields))
 
     def redrive(self, topic: str, *, timeout: Optional[float] = DEFAULT_TIMEOUT) -> int:
-        """Give all dead messages of a topic another chance; returns their number."""
+        """Give all dead messages of a topic another chance.
+
+        Args:
+            topic: The topic.
+            timeout: Seconds; ``None`` for no limit. Default: ``invocation_timeout``.
+
+        Returns:
+            Their number.
+
+        Raises:
+            ConfigurationError: A name that is no text.
+            IIISyncError: As :meth:`.Worker.trigger`.
+
+        Blocks: For one call, at most ``timeout`` seconds.
+        Threads: Any.
+        """
         return int(self._call("iii::queue::redrive", timeout, queue=_text("topic", topic))["redriven"])
 
     def redrive_message(self, topic: str, message_id: str, *, timeout: Optional[float] = DEFAULT_TIMEOUT) -> bool:
-        """Give one dead message another chance; ``False`` when it is not there."""
+        """Give one dead message another chance.
+
+        Args:
+            topic: The topic.
+            message_id: The message's id.
+            timeout: Seconds; ``None`` for no limit. Default: ``invocation_timeout``.
+
+        Returns:
+            ``False`` when it is not there.
+
+        Raises:
+            ConfigurationError: A name that is no text.
+            IIISyncError: As :meth:`.Worker.trigger`.
+
+        Blocks: For one call, at most ``timeout`` seconds.
+        Threads: Any.
+        """
         fields = {"queue": _text("topic", topic), "message_id": _text("message_id", message_id)}
         return bool(self._call("iii::queue::redrive_message", timeout, **fields)["redriven"])
 
     def discard_message(self, topic: str, message_id: str, *, timeout: Optional[float] = DEFAULT_TIMEOUT) -> bool:
-        """Remove one dead message for good; ``False`` when it is not there."""
+        """Remove one dead message for good.
+
+        Args:
+            topic: The topic.
+            message_id: The message's id.
+            timeout: Seconds; ``None`` for no limit. Default: ``invocation_timeout``.
+
+        Returns:
+            ``False`` when it is not there.
+
+        Raises:
+            ConfigurationError: A name that is no text.
+            IIISyncError: As :meth:`.Worker.trigger`.
+
+        Blocks: For one call, at most ``timeout`` seconds.
+        Threads: Any.
+        """
         fields = {"queue": _text("topic", topic), "message_id": _text("message_id", message_id)}
         return bool(self._call("iii::queue::discard_message", timeout, **fields)["redriven"])
 
@@ -434,7 +804,13 @@ class EngineInfo(_Service):
             prefix: Beginning of an id.
             worker: A worker's name.
             include_internal: Also the engine's own, and those whose metadata says ``internal``.
-            timeout: Seconds.
+            timeout: Seconds; ``None`` for no limit. Default: ``invocation_timeout``.
+
+        Raises:
+            IIISyncError: As :meth:`.Worker.trigger`.
+
+        Blocks: For one call, at most ``timeout`` seconds.
+        Threads: Any.
         """
         fields = {"search": search, "prefix": prefix, "worker": worker, "include_internal": include_internal}
         return _list(self._call("engine::functions::list", timeout, **fields)["functions"])
@@ -442,7 +818,21 @@ class EngineInfo(_Service):
     def function(
         self, function_id: str, *, namespace: Optional[str] = None, timeout: Optional[float] = DEFAULT_TIMEOUT
     ) -> FunctionDetail:
-        """Return one function; without ``namespace`` that of ``default``, else the only one of the id."""
+        """Return one function.
+
+        Args:
+            function_id: The function's id.
+            namespace: Where it lives. Default: ``default``, else the only one of the id.
+            timeout: Seconds; ``None`` for no limit. Default: ``invocation_timeout``.
+
+        Raises:
+            ConfigurationError: A name that is no text.
+            InvocationError: ``NOT_FOUND``: there is none.
+            IIISyncError: As :meth:`.Worker.trigger`.
+
+        Blocks: For one call, at most ``timeout`` seconds.
+        Threads: Any.
+        """
         fields = {"function_id": _text("function_id", function_id), "namespace": namespace}
         detail: FunctionDetail = self._call("engine::functions::info", timeout, **fields)
         return detail
@@ -461,7 +851,13 @@ class EngineInfo(_Service):
             search: Part of a name or description.
             runtime: For instance ``python`` or ``engine``.
             status: ``connected`` for workers, ``available`` for the engine's own.
-            timeout: Seconds.
+            timeout: Seconds; ``None`` for no limit. Default: ``invocation_timeout``.
+
+        Raises:
+            IIISyncError: As :meth:`.Worker.trigger`.
+
+        Blocks: For one call, at most ``timeout`` seconds.
+        Threads: Any.
         """
         fields = {"search": search, "runtime": runtime, "status": status}
         return _list(self._call("engine::workers::list", timeout, **fields)["workers"])
@@ -469,7 +865,21 @@ class EngineInfo(_Service):
     def worker(
         self, name: str, *, namespace: Optional[str] = None, timeout: Optional[float] = DEFAULT_TIMEOUT
     ) -> WorkerDetail:
-        """Return one worker by its name, with its functions, trigger types and triggers."""
+        """Return one worker by its name, with its functions, trigger types and triggers.
+
+        Args:
+            name: The worker's name.
+            namespace: Where it lives. Default: the first of the name.
+            timeout: Seconds; ``None`` for no limit. Default: ``invocation_timeout``.
+
+        Raises:
+            ConfigurationError: A name that is no text.
+            InvocationError: ``NOT_FOUND``: there is none.
+            IIISyncError: As :meth:`.Worker.trigger`.
+
+        Blocks: For one call, at most ``timeout`` seconds.
+        Threads: Any.
+        """
         fields = {"name": _text("name", name), "namespace": namespace}
         detail: WorkerDetail = self._call("engine::workers::info", timeout, **fields)
         return detail
@@ -484,7 +894,22 @@ class EngineInfo(_Service):
         include_internal: bool = False,
         timeout: Optional[float] = DEFAULT_TIMEOUT,
     ) -> list[TriggerSummary]:
-        """Return the registered triggers; those that wait for their type's provider are not among them."""
+        """Return the registered triggers; those that wait for their type's provider are not among them.
+
+        Args:
+            search: Part of an id, a type or a function.
+            trigger_type: A trigger type.
+            function_id: The function that is called.
+            worker: A worker's name.
+            include_internal: Also the engine's own, and those whose metadata says ``internal``.
+            timeout: Seconds; ``None`` for no limit. Default: ``invocation_timeout``.
+
+        Raises:
+            IIISyncError: As :meth:`.Worker.trigger`.
+
+        Blocks: For one call, at most ``timeout`` seconds.
+        Threads: Any.
+        """
         fields = {
             "search": search,
             "trigger_type": trigger_type,
@@ -495,7 +920,20 @@ class EngineInfo(_Service):
         return _list(self._call("engine::registered-triggers::list", timeout, **fields)["registered_triggers"])
 
     def trigger(self, trigger_id: str, *, timeout: Optional[float] = DEFAULT_TIMEOUT) -> TriggerDetail:
-        """Return one registered trigger."""
+        """Return one registered trigger.
+
+        Args:
+            trigger_id: The trigger's id.
+            timeout: Seconds; ``None`` for no limit. Default: ``invocation_timeout``.
+
+        Raises:
+            ConfigurationError: A name that is no text.
+            InvocationError: ``NOT_FOUND``: there is none.
+            IIISyncError: As :meth:`.Worker.trigger`.
+
+        Blocks: For one call, at most ``timeout`` seconds.
+        Threads: Any.
+        """
         fields = {"id": _text("trigger_id", trigger_id)}
         detail: TriggerDetail = self._call("engine::registered-triggers::info", timeout, **fields)
         return detail
@@ -509,14 +947,42 @@ class EngineInfo(_Service):
         include_internal: bool = False,
         timeout: Optional[float] = DEFAULT_TIMEOUT,
     ) -> list[TriggerTypeSummary]:
-        """Return the trigger types that somebody provides."""
+        """Return the trigger types that somebody provides.
+
+        Args:
+            search: Part of an id or description.
+            prefix: Beginning of an id.
+            worker: A worker's name.
+            include_internal: Also the engine's own, and those whose metadata says ``internal``.
+            timeout: Seconds; ``None`` for no limit. Default: ``invocation_timeout``.
+
+        Raises:
+            IIISyncError: As :meth:`.Worker.trigger`.
+
+        Blocks: For one call, at most ``timeout`` seconds.
+        Threads: Any.
+        """
         fields = {"search": search, "prefix": prefix, "worker": worker, "include_internal": include_internal}
         return _list(self._call("engine::triggers::list", timeout, **fields)["triggers"])
 
     def trigger_type(
         self, type_id: str, *, namespace: Optional[str] = None, timeout: Optional[float] = DEFAULT_TIMEOUT
     ) -> TriggerTypeDetail:
-        """Return one trigger type."""
+        """Return one trigger type.
+
+        Args:
+            type_id: The type's id.
+            namespace: Where it is provided. Default: ``default``, else the only one of the id.
+            timeout: Seconds; ``None`` for no limit. Default: ``invocation_timeout``.
+
+        Raises:
+            ConfigurationError: A name that is no text.
+            InvocationError: ``NOT_FOUND``: there is none.
+            IIISyncError: As :meth:`.Worker.trigger`.
+
+        Blocks: For one call, at most ``timeout`` seconds.
+        Threads: Any.
+        """
         fields = {"id": _text("type_id", type_id), "namespace": namespace}
         detail: TriggerTypeDetail = self._call("engine::triggers::info", timeout, **fields)
         return detail

@@ -104,13 +104,13 @@ def register_worker(
 ) -> Worker:
     """Connect to an engine and return the worker.
 
-    Blocks until the engine knows the worker, at most ``connect_timeout`` for the socket and again for each
-    step of the introduction. Any thread may call it; after a fork, call it in the child.
-
     Args:
         address: ``ws://host:port`` or ``wss://host:port``. Default: ``III_URL``, else ``ws://127.0.0.1:49134``.
         options: The worker's options.
         **kwargs: The fields of :class:`~iii_sync.InitOptions`, which win over ``options``.
+
+    Returns:
+        The worker, connected; with ``keep_trying`` perhaps not yet.
 
     Raises:
         ConfigurationError: A bad address or option.
@@ -120,6 +120,10 @@ def register_worker(
         AuthenticationError: The engine refused this worker's credentials; raised with ``keep_trying`` too.
         PermissionDeniedError: The worker may not be in this namespace.
         RegistrationRejectedError: The name is taken by a live worker.
+
+    Blocks: Until the engine knows the worker, at most ``connect_timeout`` for the socket and again for each step of the
+        introduction.
+    Threads: Any; after a fork, in the child.
     """
     from .options import address_from_environment, completed, for_address
 
@@ -138,8 +142,9 @@ def register_worker(
 class Worker:
     """A connection to an engine: offers functions, calls functions, makes channels.
 
-    Made by :func:`register_worker`. Any number of threads may use it. It lives until :meth:`shutdown`, which
-    leaving ``with`` calls, and reconnects by itself until then. A forked child cannot use its parent's.
+    Made by :func:`register_worker`. It lives until :meth:`shutdown`, which leaving ``with`` calls, and reconnects by
+    itself until then. Afterwards what needs the engine raises :class:`~iii_sync.WorkerClosedError`, and in a forked
+    child, which cannot use its parent's, :class:`~iii_sync.ForkedWorkerError`. Ctrl-C ends every wait.
     """
 
     def __init__(self, address: Address, options: InitOptions) -> None:
@@ -195,6 +200,9 @@ class Worker:
                 (``FunctionNotFoundError``), may not be called (``PermissionDeniedError``), …
             CallTimeout: No answer in time; a ``TimeoutError`` and an ``InvocationError``.
             ConnectionLostError: No connection, or it broke; ``may_have_run`` says whether to be careful.
+
+        Blocks: Until the answer is there, at most ``timeout`` seconds.
+        Threads: Any.
         """
         return self._caller.trigger(request, payload, timeout, action, namespace, metadata)
 
@@ -210,11 +218,23 @@ class Worker:
     ) -> Call:
         """Start a call and return at once; ``call.result()`` has its outcome.
 
-        Takes what :meth:`trigger` takes. Blocks only until the request is out, at most ``timeout`` (30 seconds
-        where there is none), and raises what concerns that.
-
         Args:
+            request: As :meth:`trigger` takes it, like the rest.
+            payload: What the function is called with.
             timeout: Seconds after which the call fails with ``CallTimeout``. Default: never.
+            action: What becomes of the call besides being answered.
+            namespace: Where the function lives.
+            metadata: Delivered beside the payload.
+
+        Returns:
+            The call.
+
+        Raises:
+            InvalidPayloadError: Something in the payload cannot travel; nothing was sent.
+            ConnectionLostError: It could not be sent: no connection in time, or it broke.
+
+        Blocks: Until the request is out, at most ``timeout`` seconds (30 where there is none).
+        Threads: Any.
         """
         return self._caller.submit(request, payload, timeout, action, namespace, metadata)
 
@@ -244,8 +264,15 @@ class Worker:
             metadata: Delivered beside each payload.
             return_exceptions: Give the error of a call that failed in the place of its result, and go on.
 
+        Returns:
+            The results, as they are asked for.
+
         Raises:
             ConfigurationError: A ``max_in_flight`` that is no number above 0.
+            InvocationError: In a step, like every error of :meth:`trigger`: a call failed.
+
+        Blocks: Never; each step until its result is there, at most ``timeout`` seconds from the start of its call.
+        Threads: Any; the iterator is used by one at a time.
         """
         return self._caller.map(function_id, payloads, max_in_flight, timeout, namespace, metadata, return_exceptions)
 
@@ -265,8 +292,6 @@ class Worker:
     ) -> FunctionRef:
         """Offer a function; it can be called when this returns.
 
-        Blocks until the engine has taken it, at most ``connect_timeout``, and as long for each trigger.
-
         Args:
             function_id: The id, by custom ``service::name``.
             handler: Called with the payload, on a thread of its own, and with ``metadata=`` if it has a parameter of
@@ -283,6 +308,9 @@ class Worker:
                 :mod:`iii_sync.triggers`, or several. They go when the function is unregistered.
             **unknown: None; what the official SDK takes besides is an error that says what to do.
 
+        Returns:
+            What takes it back, and knows what became of it after a reconnect.
+
         Raises:
             ConfigurationError: An id that the engine serves itself, or that this worker has registered already; a
                 handler that cannot be called with a payload, is ``async`` or a generator, or is annotated with what no
@@ -293,6 +321,10 @@ class Worker:
             PermissionDeniedError: The engine does not let this worker register it. Such an engine says nothing, so
                 the function is looked up; where the worker may not look either, nothing is raised.
             EngineTimeoutError: No confirmation in time.
+
+        Blocks: Until the engine has taken it, at most ``connect_timeout``, and like :meth:`register_trigger` for each
+            trigger.
+        Threads: Any.
         """
         if unknown:
             raise unexpected("register_function", unknown)
@@ -302,9 +334,22 @@ class Worker:
         )
 
     def function(self, function_id: str, **details: Unpack[FunctionOptions]) -> Callable[[HandlerT], HandlerT]:
-        """Decorate the handler of a function; takes, does and raises what :meth:`register_function` does.
+        """Decorate the handler of a function.
 
         The handler stays what it was; :meth:`unregister_function` takes it, or the id.
+
+        Args:
+            function_id: The function's id.
+            **details: The other arguments of :meth:`register_function`.
+
+        Returns:
+            The decorator.
+
+        Raises:
+            IIISyncError: When it decorates, as :meth:`register_function`.
+
+        Blocks: Never; decorating like :meth:`register_function`.
+        Threads: Any.
         """
 
         def decorate(handler: HandlerT) -> HandlerT:
@@ -316,13 +361,15 @@ class Worker:
     def unregister_function(self, function: Union[str, FunctionRef, Callable[..., Any]]) -> None:
         """Take a function back; calls that are running go on. Its id may be registered again at once.
 
-        Blocks until the engine has been told, at most ``connect_timeout``.
-
         Args:
             function: Its id, its handler, or what :meth:`register_function` returned.
 
         Raises:
             ConfigurationError: This worker has not registered it, or its handler has several ids.
+
+        Blocks: Until the engine has been told, at most ``connect_timeout``, and as long for each trigger it was
+            registered with.
+        Threads: Any.
         """
         self._check_usable()
         self._registrations.unregister_function(function)
@@ -343,8 +390,7 @@ class Worker:
     ) -> HttpFunction:
         """Answer HTTP requests of a method and path; can be requested when this returns.
 
-        Registers ``handler`` as a function, and an ``http`` trigger for each method. Blocks like
-        :meth:`register_function` and :meth:`register_trigger`.
+        Registers ``handler`` as a function, and an ``http`` trigger for each method.
 
         Args:
             method: ``"GET"``, or several: ``["GET", "HEAD"]``. The engine itself answers ``OPTIONS``.
@@ -358,12 +404,18 @@ class Worker:
             condition: A function that is asked first; when it returns ``False`` the client gets a 422.
             middleware: Functions that are called after that, in this order, and may answer instead (PROTOCOL 7.4).
 
+        Returns:
+            What takes it back.
+
         Raises:
             ConfigurationError: A method or path that cannot be, a route that this worker serves already, a handler
                 that takes something else or is ``async``.
             RegistrationRejectedError: Another worker serves the route or has the id, or the route does not go
                 together with one that is there (``TriggerRegistrationError``).
             EngineTimeoutError: No confirmation in time.
+
+        Blocks: Like :meth:`register_function` and, for each method, :meth:`register_trigger`.
+        Threads: Any.
         """
         from .web import routes
 
@@ -382,7 +434,22 @@ class Worker:
     def http(
         self, method: Union[str, Iterable[str]], path: str, **details: Unpack[HttpOptions]
     ) -> Callable[[HandlerT], HandlerT]:
-        """Decorate the handler of an HTTP function; takes, does and raises what :meth:`register_http` does."""
+        """Decorate the handler of an HTTP function.
+
+        Args:
+            method: ``"GET"``, or several.
+            path: ``/files/:name``.
+            **details: The other arguments of :meth:`register_http`.
+
+        Returns:
+            The decorator; the handler stays what it was.
+
+        Raises:
+            IIISyncError: When it decorates, as :meth:`register_http`.
+
+        Blocks: Never; decorating like :meth:`register_http`.
+        Threads: Any.
+        """
 
         def decorate(handler: HandlerT) -> HandlerT:
             self.register_http(method, path, handler, **details)
@@ -405,10 +472,9 @@ class Worker:
     ) -> Trigger:
         """Have a function called when something happens; done when this returns.
 
-        Blocks until the engine has had its say, at most ``connect_timeout``, and for a look whether the trigger is
-        active. One whose type nobody provides yet is no error: it waits for a provider, and a warning says so; an
-        engine that forbids this worker the type looks the same. A provider in another worker may refuse later still:
-        that is logged and kept as ``Trigger.error``. Registered again after each reconnect.
+        One whose type nobody provides yet is no error: it waits for a provider, and a warning says so; an engine that
+        forbids this worker the type looks the same. A provider in another worker may refuse later still: that is logged
+        and kept as ``Trigger.error``. Registered again after each reconnect.
 
         Args:
             trigger_type: The type's id, ``cron`` for instance; or one of :mod:`iii_sync.triggers` with its config:
@@ -421,12 +487,19 @@ class Worker:
             trigger_namespace: Where the type's provider lives. Default: the worker's, else ``default``.
             trigger_id: Unique in the whole engine: it would replace another worker's. Default: a new one.
 
+        Returns:
+            The trigger.
+
         Raises:
             ConfigurationError: A blank name, a config that cannot work, an id or an HTTP route that this worker has
                 registered already.
             InvalidPayloadError: ``config`` or ``metadata`` cannot travel.
             TriggerRegistrationError: The engine or the provider refused it.
             EngineTimeoutError: No confirmation in time.
+
+        Blocks: Until the engine has had its say, at most ``connect_timeout``, and as long for each look: whether the
+            trigger is active, and whether an HTTP route is free.
+        Threads: Any.
         """
         self._check_usable()
         return self._registrations.register_trigger(
@@ -445,8 +518,8 @@ class Worker:
     ) -> TriggerType[ConfigT]:
         """Provide a trigger type: be told of the triggers that workers register, and call their functions.
 
-        Blocks until the engine has it, at most ``connect_timeout``; an engine that forbids this worker to provide
-        types says nothing. Provided again after each reconnect, when the triggers that there are come again.
+        An engine that forbids this worker to provide types says nothing. Provided again after each reconnect, when the
+        triggers that there are come again.
 
         Args:
             type_id: The id; one that another worker provides in the same namespace is taken over.
@@ -458,11 +531,17 @@ class Worker:
             call_request_format: JSON Schema of what functions are called with, listed with the type.
             namespace: Where it is provided. Default: the worker's.
 
+        Returns:
+            The type.
+
         Raises:
             ConfigurationError: A blank id, one that the engine itself or this worker provides already; a handler
                 without the two methods, or with ``async`` ones.
             InvalidPayloadError: A format that cannot travel.
             EngineTimeoutError: No confirmation in time.
+
+        Blocks: Until the engine has it, at most ``connect_timeout``.
+        Threads: Any.
         """
         self._check_usable()
         return self._registrations.register_trigger_type(
@@ -481,12 +560,21 @@ class Worker:
     def create_channel(self, buffer_size: Optional[int] = None, *, marks: Optional[bool] = None) -> Channel:
         """Make a channel; its ends are connected when they are used.
 
-        Blocks for one call to the engine, at most ``invocation_timeout``. An end that is not connected within
-        five minutes is dropped by the engine (PROTOCOL 5.7).
+        An end that is not connected within five minutes is dropped by the engine (PROTOCOL 5.7).
 
         Args:
             buffer_size: Messages the engine holds between the ends, 1 to 1024. Default: 64.
             marks: Whether the writer marks its stream. Default: the worker's option.
+
+        Returns:
+            Both ends, and the references to them.
+
+        Raises:
+            ConfigurationError: A ``buffer_size`` that cannot be.
+            IIISyncError: As :meth:`trigger`.
+
+        Blocks: For one call to the engine, at most ``invocation_timeout``.
+        Threads: Any.
         """
         if buffer_size is not None and (
             not isinstance(buffer_size, int) or isinstance(buffer_size, bool) or not 1 <= buffer_size <= 1024
@@ -502,15 +590,22 @@ class Worker:
         marks: Optional[bool] = None,
         timeout: Optional[float] = None,
     ) -> Union[ChannelReader, ChannelWriter]:
-        """Return the end that ``ref`` names, to be connected when it is used. Does not block.
+        """Return the end that ``ref`` names, to be connected when it is used.
 
-        References in a handler's payload are live ends already; this is for those that came another way: in
-        a result, in metadata, from a queue or a database.
+        References in a handler's payload are live ends already; this is for those that came another way: in a result,
+        in metadata, from a queue or a database.
 
         Args:
             ref: The reference, or the plain object that it is in JSON.
             marks: For a writer: whether it marks its stream. Default: the worker's option.
             timeout: The end's ``timeout``. Default: the worker's ``channel_timeout``.
+
+        Raises:
+            ConfigurationError: ``ref`` is no reference.
+            ValueError: A ``timeout`` that cannot be.
+
+        Blocks: Never.
+        Threads: Any.
         """
         self._check_usable()
         ref = dict(ref) if not isinstance(ref, StreamChannelRef) and isinstance(ref, Mapping) else ref
@@ -561,14 +656,11 @@ class Worker:
     ) -> Any:
         """Call a function and open the stream that goes to it, or comes from it, as a file.
 
-        Makes a channel, starts the function with a reference to its other end in the payload, and returns this
-        end as a file. Writing: leaving ``with`` ends the stream and waits for the function; ``.result`` has what it
-        returned. Reading: ``with`` left at the end of the stream waits likewise; left before, it cancels. Leaving
-        on an exception aborts. When the function fails its error is raised, by the write or read that is
-        blocked, by the next one, or on leaving. When it succeeds without reading everything, further writes
-        raise ``BrokenPipeError``.
-
-        Blocks for making the channel and for starting the call.
+        Makes a channel, starts the function with a reference to its other end in the payload, and returns this end as a
+        file. Writing: leaving ``with`` ends the stream and waits for the function; ``.result`` has what it returned.
+        Reading: ``with`` left at the end of the stream waits likewise; left before, it cancels. Leaving on an exception
+        aborts. When the function fails its error is raised, by the write or read that is blocked, by the next one, or
+        on leaving. When it succeeds without reading everything, further writes raise ``BrokenPipeError``.
 
         Args:
             function_id: The function.
@@ -585,9 +677,17 @@ class Worker:
             buffer_size: Messages that the engine holds in between; see :meth:`create_channel`.
             marks: Whether the stream that is written is marked; see :meth:`create_channel`.
 
+        Returns:
+            The file; see :mod:`iii_sync.channels.opened`.
+
         Raises:
             ValueError: A mode or argument that ``open()`` would refuse.
             TypeError: A payload that is not an object.
+            IIISyncError: As :meth:`create_channel` and :meth:`submit`.
+
+        Blocks: For making the channel, at most ``invocation_timeout``, and until the call is out, at most ``timeout``
+            (30 seconds where there is none).
+        Threads: Any.
         """
         from .channels.files import is_binary
         from .channels.opened import open_reader, open_writer
@@ -618,28 +718,44 @@ class Worker:
 
     @property
     def state(self) -> State:
-        """Values under a scope and a key: ``get``, ``set``, ``update``, ``delete``, ``list``, ``list_groups``."""
+        """Values under a scope and a key: ``get``, ``set``, ``update``, ``delete``, ``list``, ``list_groups``.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         from .services import State
 
         return State(self.trigger)
 
     @property
     def streams(self) -> Streams:
-        """Items in groups of named streams: as :attr:`state`, and ``send`` and ``list_all``."""
+        """Items in groups of named streams: as :attr:`state`, and ``send`` and ``list_all``.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         from .services import Streams
 
         return Streams(self.trigger)
 
     @property
     def queues(self) -> Queues:
-        """Durable topics: ``publish``, ``topics``, ``stats``, and what became of dead messages."""
+        """Durable topics: ``publish``, ``topics``, ``stats``, and what became of dead messages.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         from .services import Queues
 
         return Queues(self.trigger)
 
     @property
     def engine(self) -> EngineInfo:
-        """What the engine knows: ``functions``, ``workers``, ``triggers``, ``trigger_types``, and one of each."""
+        """What the engine knows: ``functions``, ``workers``, ``triggers``, ``trigger_types``, and one of each.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         from .services import EngineInfo
 
         return EngineInfo(self.trigger)
@@ -647,22 +763,38 @@ class Worker:
     def publish(self, topic: str, data: Any, *, timeout: Optional[float] = DEFAULT_TIMEOUT) -> None:
         """Send ``data`` to the functions that are subscribed to a topic right now; there need not be any.
 
-        Blocks until the engine has taken it, at most ``timeout`` seconds (default: ``invocation_timeout``), not until
-        a subscriber has run; what subscribers raise nobody hears. For what must not get lost there is
-        ``queues.publish``. Raises what :meth:`trigger` does; a blank topic is an ``InvocationError``.
+        What subscribers raise nobody hears. For what must not get lost there is ``queues.publish``.
+
+        Args:
+            topic: The topic.
+            data: Anything that JSON can hold.
+            timeout: Seconds; ``None`` for no limit. Default: ``invocation_timeout``.
+
+        Raises:
+            InvocationError: A blank topic.
+            IIISyncError: As :meth:`trigger`.
+
+        Blocks: Until the engine has taken it, at most ``timeout`` seconds; not until a subscriber has run.
+        Threads: Any.
         """
         self.trigger("publish", {"topic": topic, "data": data}, timeout=timeout, namespace="default")
 
     def log(self, message: str, data: Any = None, *, level: str = "info") -> None:
         """Write a line to the engine's log, which functions with the trigger type ``log`` are called with.
 
-        Blocks until it is out, at most ``invocation_timeout``, and does not wait for an answer. For a program that uses
-        :mod:`logging` there is :class:`iii_sync.logs.EngineLogHandler`.
+        For a program that uses :mod:`logging` there is :class:`iii_sync.logs.EngineLogHandler`.
 
         Args:
             message: The line.
             data: Anything that JSON can hold, logged beside it.
             level: ``trace``, ``debug``, ``info``, ``warn`` or ``error``.
+
+        Raises:
+            ConfigurationError: Another level.
+            IIISyncError: As :meth:`submit`.
+
+        Blocks: Until it is out, at most ``invocation_timeout``; there is no answer to wait for.
+        Threads: Any.
         """
         if level not in _LOG_LEVELS:
             raise ConfigurationError(f"level={level!r} must be one of {', '.join(_LOG_LEVELS)}")
@@ -682,25 +814,43 @@ class Worker:
         return self._session.worker_name
 
     def get_address(self) -> str:
-        """Return the engine's address, without its query."""
+        """Return the engine's address, without its query.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         return str(self._session.address)
 
     def get_connection_state(self) -> ConnectionState:
-        """Return ``connecting``, ``connected``, ``reconnecting``, ``disconnected`` or ``failed``."""
+        """Return ``connecting``, ``connected``, ``reconnecting``, ``disconnected`` or ``failed``.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         return self._session.state
 
     def add_connection_state_listener(self, listener: Callable[[ConnectionState], object]) -> Callable[[], None]:
-        """Call ``listener(state)`` on a handler thread at every change; returns a function that ends that."""
+        """Have ``listener(state)`` called on a handler thread at every change, in order.
+
+        Args:
+            listener: Called with a state; what it raises is logged.
+
+        Returns:
+            A function that ends that.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         return self._session.add_listener(listener)
 
     def wait(self, timeout: Optional[float] = None) -> bool:
-        """Block until the worker ends, or the process is asked to: for programs that only offer functions.
+        """Wait until the worker ends, or the process is asked to: for programs that only offer functions.
 
         ``with register_worker() as worker: …; worker.wait()`` is such a program. Ctrl-C ends the wait with
         ``KeyboardInterrupt``. SIGTERM makes it return, so that leaving ``with`` lets running handlers finish
         (``shutdown_timeout``), and the process exits with 0. It does so for a wait on the main thread, and only where
-        SIGTERM would have killed the process: a handler of the program's own stays. Before and after the
-        wait SIGTERM does what it did, so a second one ends the process at once.
+        SIGTERM would have killed the process: a handler of the program's own stays. Before and after the wait SIGTERM
+        does what it did, so a second one ends the process at once.
 
         Args:
             timeout: Seconds; default: no limit.
@@ -710,6 +860,9 @@ class Worker:
 
         Raises:
             IIISyncError: What made the worker give up.
+
+        Blocks: Until then, at most ``timeout`` seconds.
+        Threads: Any; SIGTERM ends the wait of the main one.
         """
         self._check_process()
         from .signals import terminating
@@ -724,10 +877,15 @@ class Worker:
     def shutdown(self, timeout: Optional[float] = None) -> None:
         """End the worker: let running handlers finish, drop what is open, say goodbye.
 
-        Blocks at most ``timeout`` seconds (default: ``shutdown_timeout``). Every call that waits in another
-        thread returns with ``WorkerClosedError``, every channel end with ``ChannelAbortedError``. Any thread may call
-        it, a handler too; the second call, and one in a forked child, do nothing. Ctrl-C ends the waiting for handlers,
-        and then the worker all the same.
+        Every call that waits in another thread returns with ``WorkerClosedError``, every channel end with
+        ``ChannelAbortedError``. A second call waits for the first; one in a forked child does nothing. Ctrl-C ends the
+        waiting for handlers, and then the worker all the same.
+
+        Args:
+            timeout: Seconds for everything. Default: ``shutdown_timeout``.
+
+        Blocks: At most ``timeout`` seconds.
+        Threads: Any, at any time; a handler too.
         """
         if os.getpid() == self._pid:
             self._end(self._options.shutdown_timeout if timeout is None else timeout)

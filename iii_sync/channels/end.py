@@ -172,24 +172,53 @@ class End(_RawFile):
         return self._closed
 
     def isatty(self) -> bool:
-        """``False``: a channel is no terminal."""
+        """Return ``False``: a channel is no terminal.
+
+        Raises:
+            ValueError: Closed.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         self._check_open()
         return False
 
     def seekable(self) -> bool:
-        """``False``: a stream goes one way."""
+        """Return ``False``: a stream goes one way.
+
+        Raises:
+            ValueError: Closed.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         self._check_open()
         return False
 
     def fileno(self) -> int:
-        """Raise ``io.UnsupportedOperation``: there is a socket, but its bytes are frames."""
+        """Refuse: there is a socket, but its bytes are frames.
+
+        Raises:
+            io.UnsupportedOperation: Always, unless it is closed.
+            ValueError: Closed.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         self._check_open()
         raise io.UnsupportedOperation(
             "a channel end has no file descriptor of its own: copy it with shutil.copyfileobj, or read spool()"
         )
 
     def flush(self) -> None:
-        """Do nothing: what ``write`` has returned from is on its way."""
+        """Do nothing: what ``write`` has returned from is on its way.
+
+        Raises:
+            ValueError: Closed.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         self._check_open()
 
     def __enter__(self) -> Self:
@@ -208,7 +237,11 @@ class End(_RawFile):
             self.abort()
 
     def abort(self) -> None:
-        """Leave at once; never waits."""
+        """Leave at once.
+
+        Blocks: Never.
+        Threads: Any, at any time.
+        """
         raise NotImplementedError
 
     def __reduce__(self) -> NoReturn:

@@ -125,29 +125,82 @@ class ChannelFileReader(io.BufferedIOBase):
         return "rb"
 
     def readable(self) -> bool:
-        """``True``."""
+        """Return ``True``.
+
+        Raises:
+            ValueError: Closed.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         return self._raw.readable()
 
     def seekable(self) -> bool:
-        """``False``."""
+        """Return ``False``.
+
+        Raises:
+            ValueError: Closed.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         return self._raw.seekable()
 
     def flush(self) -> None:
-        """Do nothing."""
+        """Do nothing.
+
+        Raises:
+            ValueError: Closed.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         self._raw.flush()
 
     def read(self, size: Optional[int] = -1, /) -> bytes:
-        """Like :meth:`.ChannelReader.read`."""
+        """Return exactly ``size`` bytes, fewer only at the end; all the rest for ``-1`` or ``None``.
+
+        Args:
+            size: How many bytes.
+
+        Raises:
+            IIISyncError: As :meth:`.ChannelReader.read`.
+            ValueError: A negative size, or closed.
+
+        Blocks: Like :meth:`.ChannelReader.read`.
+        Threads: One at a time.
+        """
         if size is not None and operator.index(size) < -1:
             raise ValueError("read length must be non-negative or -1")
         return self._guarded(lambda: self._raw.read(size))
 
     def read1(self, size: int = -1, /) -> bytes:
-        """Like :meth:`.ChannelReader.read1`."""
+        """Return what has arrived, at most ``size`` bytes; ``b""`` only at the end.
+
+        Args:
+            size: How many at most; ``-1`` for all of it.
+
+        Raises:
+            IIISyncError: As :meth:`.ChannelReader.read`.
+
+        Blocks: Like :meth:`.ChannelReader.read1`.
+        Threads: One at a time.
+        """
         return self._guarded(lambda: self._raw.read1(size))
 
     def readinto(self, buffer: Buffer, /) -> int:
-        """Fill ``buffer``, fewer bytes only at the end; a timeout loses nothing."""
+        """Fill ``buffer`` and return how many bytes, fewer only at the end; a timeout loses nothing.
+
+        Args:
+            buffer: Any writable buffer of bytes.
+
+        Raises:
+            TypeError: Not a buffer that can be written to.
+            IIISyncError: As :meth:`.ChannelReader.read`.
+
+        Blocks: Like :meth:`read`.
+        Threads: One at a time.
+        """
         target = as_target(buffer)  # before anything is taken from the stream
         try:
             data = self.read(len(target))
@@ -157,35 +210,101 @@ class ChannelFileReader(io.BufferedIOBase):
             let_go(target)
 
     def readinto1(self, buffer: Buffer, /) -> int:
-        """Like :meth:`.ChannelReader.readinto`."""
+        """Fill ``buffer`` with what has arrived and return how many bytes; 0 only at the end.
+
+        Args:
+            buffer: Any writable buffer of bytes.
+
+        Raises:
+            TypeError: Not a buffer that can be written to.
+            IIISyncError: As :meth:`.ChannelReader.read`.
+
+        Blocks: Like :meth:`read1`.
+        Threads: One at a time.
+        """
         return self._guarded(lambda: self._raw.readinto(buffer))
 
     def readline(self, size: Optional[int] = -1, /) -> bytes:
-        """Like :meth:`.ChannelReader.readline`."""
+        """Return one line with its ``b"\\n"``, at most ``size`` bytes; the last may have none, and ``b""`` is the end.
+
+        Args:
+            size: How many bytes at most; ``-1`` or ``None`` for no limit.
+
+        Raises:
+            IIISyncError: As :meth:`.ChannelReader.read`.
+
+        Blocks: Like :meth:`.ChannelReader.readline`.
+        Threads: One at a time.
+        """
         return self._guarded(lambda: self._raw.readline(size))
 
     def peek(self, size: int = 0, /) -> bytes:
-        """Like :meth:`.ChannelReader.peek`."""
+        """Return bytes without taking them; ``b""`` only at the end.
+
+        Args:
+            size: How many are wanted; more or fewer may come.
+
+        Raises:
+            IIISyncError: As :meth:`.ChannelReader.read`.
+
+        Blocks: Like :meth:`read1`.
+        Threads: One at a time.
+        """
         return self._guarded(lambda: self._raw.peek(size))
 
     def tell(self) -> int:
-        """Return how many bytes were read so far."""
+        """Return how many bytes were read so far.
+
+        Raises:
+            ValueError: Closed.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         return self._raw.tell()
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Raise ``io.UnsupportedOperation``."""
+        """Refuse: a stream goes one way.
+
+        Args:
+            offset: Nothing is done with it.
+            whence: Nor with this.
+
+        Raises:
+            io.UnsupportedOperation: Always, unless it is closed.
+            ValueError: Closed.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         return self._raw.seek(offset, whence)
 
     def fileno(self) -> int:
-        """Raise ``io.UnsupportedOperation``."""
+        """Refuse: there is a socket, but its bytes are frames.
+
+        Raises:
+            io.UnsupportedOperation: Always, unless it is closed.
+            ValueError: Closed.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         return self._raw.fileno()
 
     def close(self) -> None:
-        """Close the reader."""
+        """Close the reader.
+
+        Blocks: Never.
+        Threads: Any, at any time.
+        """
         self._raw.close()
 
     def abort(self) -> None:
-        """Close the reader at once."""
+        """Close the reader at once.
+
+        Blocks: Never.
+        Threads: Any, at any time.
+        """
         self._raw.abort()
 
     def __reduce__(self) -> NoReturn:
@@ -256,18 +375,47 @@ class ChannelFileWriter(io.BufferedWriter):
         super().__init__(raw, size)  # type: ignore[arg-type]
 
     def send_message(self, text: str) -> None:
-        """Send one text message, behind what was written before."""
+        """Send one text message, behind what was written before.
+
+        Args:
+            text: See :meth:`.ChannelWriter.send_message`.
+
+        Raises:
+            IIISyncError: As :meth:`.ChannelWriter.write`.
+            ValueError: Text that cannot be sent, or closed.
+            TypeError: Not text.
+
+        Blocks: Like :meth:`.ChannelWriter.write`.
+        Threads: Any number.
+        """
         self.flush()
         self.raw.send_message(text)
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Raise ``io.UnsupportedOperation``."""
+        """Refuse: a stream goes one way.
+
+        Args:
+            offset: Nothing is done with it.
+            whence: Nor with this.
+
+        Raises:
+            io.UnsupportedOperation: Always, unless it is closed.
+            ValueError: Closed.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         return self.raw.seek(offset, whence)
 
     def close(self) -> None:
         """Send what was collected and end the stream; when the first fails, abort it instead.
 
-        Blocks and raises like :meth:`.ChannelWriter.close`.
+        Raises:
+            IIISyncError: As :meth:`.ChannelWriter.write` and :meth:`.ChannelWriter.close`.
+
+        Blocks: For a write that is under way, and then like :meth:`.ChannelWriter.write` and
+            :meth:`.ChannelWriter.close`.
+        Threads: Any.
         """
         if self.closed or self._in_other_process():
             return
@@ -282,7 +430,11 @@ class ChannelFileWriter(io.BufferedWriter):
         return self._pid != os.getpid()
 
     def abort(self) -> None:
-        """Drop the stream, and what was collected, without marking its end. Any thread; never waits."""
+        """Drop the stream, and what was collected, without marking its end.
+
+        Blocks: Never.
+        Threads: Any, at any time.
+        """
         self.raw.abort()
 
     def __exit__(
@@ -340,17 +492,40 @@ class ChannelTextWriter(io.TextIOWrapper):
         return "w"
 
     def close(self) -> None:
-        """Like :meth:`ChannelFileWriter.close`."""
+        """Send what was collected and end the stream; when the first fails, abort it instead.
+
+        Raises:
+            IIISyncError: As :meth:`ChannelFileWriter.close`.
+
+        Blocks: Like :meth:`ChannelFileWriter.close`.
+        Threads: One at a time.
+        """
         # In a forked child flushing would raise. Detached, there is no buffer, and io says so.
         if self.buffer is None or not self.buffer._in_other_process():
             super().close()
 
     def abort(self) -> None:
-        """Drop the stream without marking its end."""
+        """Drop the stream without marking its end.
+
+        Blocks: Never.
+        Threads: Any, at any time.
+        """
         self.buffer.abort()
 
     def send_message(self, text: str) -> None:
-        """Send one text message, behind what was written before."""
+        """Send one text message, behind what was written before.
+
+        Args:
+            text: See :meth:`.ChannelWriter.send_message`.
+
+        Raises:
+            IIISyncError: As :meth:`.ChannelWriter.write`.
+            ValueError: Text that cannot be sent, or closed.
+            TypeError: Not text.
+
+        Blocks: Like :meth:`.ChannelWriter.write`.
+        Threads: One at a time.
+        """
         self.flush()
         self.buffer.send_message(text)
 

@@ -52,14 +52,25 @@ class FunctionWriter(ChannelFileWriter):
         Raises:
             UsageError: The function is still running, and the stream is not ended.
             InvocationError: The function failed.
+
+        Blocks: Until the function has ended, if the stream is ended already.
+        Threads: Any.
         """
         return _result(self)
 
     def close(self) -> None:
         """Send what was collected, end the stream, and wait for the function.
 
-        Blocks like :meth:`.ChannelWriter.close`, and then until the function has ended, at most the ``timeout``
-        that ``open`` was given. Raises the function's error if it failed. In a forked child it does nothing.
+        In a forked child it does nothing.
+
+        Raises:
+            InvocationError: The function failed.
+            CallTimeout: It has not ended in time.
+            IIISyncError: As :meth:`.ChannelWriter.close`.
+
+        Blocks: Like :meth:`.ChannelWriter.close`, and then until the function has ended, at most the ``timeout`` that
+            ``open`` was given.
+        Threads: Any; one in a write makes it wait.
         """
         if self.closed or self._in_other_process():
             return
@@ -82,7 +93,11 @@ class FunctionWriter(ChannelFileWriter):
         self.call.result()
 
     def abort(self) -> None:
-        """Drop the stream without marking its end, and stop waiting for the function. Never waits."""
+        """Drop the stream without marking its end, and stop waiting for the function.
+
+        Blocks: Never.
+        Threads: Any, at any time.
+        """
         self.call.cancel()  # first: its end must not be taken for a result
         super().abort()
 
@@ -101,14 +116,28 @@ class FunctionReader(ChannelFileReader):
 
     @property
     def result(self) -> Any:
-        """What the function returned; like :attr:`FunctionWriter.result`."""
+        """What the function returned; like :attr:`FunctionWriter.result`.
+
+        Raises:
+            UsageError: The function is still running, and the file is not closed.
+            InvocationError: The function failed.
+            concurrent.futures.CancelledError: The file was closed before the end of the stream.
+
+        Blocks: Until the function has ended, if the file is closed already.
+        Threads: Any.
+        """
         return _result(self)
 
     def close(self) -> None:
         """Leave. Before the end of the stream it cancels the call; behind it, it waits for the function.
 
-        Behind the end it blocks until the function has ended, at most the ``timeout`` that ``open`` was given,
-        and raises the function's error if it failed. Before the end it neither waits nor raises.
+        Raises:
+            InvocationError: Behind the end: the function failed.
+            CallTimeout: Behind the end: it has not ended in time.
+
+        Blocks: Behind the end until the function has ended, at most the ``timeout`` that ``open`` was given; before it
+            never.
+        Threads: Any.
         """
         if self.closed:
             return
@@ -120,7 +149,11 @@ class FunctionReader(ChannelFileReader):
             self.call.result()
 
     def abort(self) -> None:
-        """Leave, and stop waiting for the function. Never waits."""
+        """Leave, and stop waiting for the function.
+
+        Blocks: Never.
+        Threads: Any, at any time.
+        """
         self.call.cancel()  # first: its end must not be taken for a result
         super().abort()
 

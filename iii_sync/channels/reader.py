@@ -45,11 +45,11 @@ _Item = list[Any]
 class ChannelReader(End):
     """The reading end of a channel: a raw binary file that only goes forward.
 
-    Connects at the first read. ``read(n)`` waits for all ``n`` bytes; ``read1`` and ``readinto`` return what
-    has arrived; iterating gives chunks as they arrive. The end of the stream is ``b""``, and only a stream
-    that was not cut ends so. A call that times out has lost nothing: the next one continues at the same byte.
-
-    One thread at a time may read. ``close`` and ``abort`` may be called from any thread at any time.
+    The first call that reads connects, in at most ``connect_timeout``. ``read(n)`` waits for all ``n`` bytes; ``read1``
+    and ``readinto`` return what has arrived; iterating gives chunks as they arrive. The end of the stream is ``b""``,
+    and only a stream that was not cut ends so. A call that times out has lost nothing: the next one continues at the
+    same byte. One that finds the stream cut waits up to a second for the error of the function at its other end, if
+    that has failed.
 
     Attributes:
         complete: ``True`` when the stream ended and its writer vouched for all of it; ``False`` when it was
@@ -90,34 +90,76 @@ class ChannelReader(End):
     # --- the file --------------------------------------------------------------------------------------
 
     def readable(self) -> bool:
-        """``True``."""
+        """Return ``True``.
+
+        Raises:
+            ValueError: Closed.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         self._check_open()
         return True
 
     def writable(self) -> bool:
-        """``False``."""
+        """Return ``False``.
+
+        Raises:
+            ValueError: Closed.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         self._check_open()
         return False
 
     def write(self, data: Buffer, /) -> int:
-        """Raise ``io.UnsupportedOperation``."""
+        """Refuse: this is the reading end.
+
+        Args:
+            data: Nothing is done with it.
+
+        Raises:
+            io.UnsupportedOperation: Always, unless it is closed.
+            ValueError: Closed.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         self._check_open()
         raise io.UnsupportedOperation("this is the reading end of a channel; write to channel.writer")
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Raise ``io.UnsupportedOperation``: use :meth:`spool` for a file that can be sought."""
+        """Refuse: use :meth:`spool` for a file that can be sought.
+
+        Args:
+            offset: Nothing is done with it.
+            whence: Nor with this.
+
+        Raises:
+            io.UnsupportedOperation: Always, unless it is closed.
+            ValueError: Closed.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         self._check_open()
         raise io.UnsupportedOperation("a channel cannot be sought; read it through spool() for that")
 
     def tell(self) -> int:
-        """Return how many bytes were read so far."""
+        """Return how many bytes were read so far.
+
+        Raises:
+            ValueError: Closed.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         self._check_open()
         return self._position
 
     def read(self, size: Optional[int] = -1, /, *, timeout: Optional[float] = OWN_TIMEOUT) -> bytes:
         """Return exactly ``size`` bytes, fewer only at the end; all the rest for ``-1`` or ``None``.
-
-        Blocks until they are there; each wait lasts at most ``timeout`` seconds of silence.
 
         Args:
             size: How many bytes.
@@ -130,6 +172,9 @@ class ChannelReader(End):
             ChannelNeverWrittenError: It ended before any message, or within its opening mark.
             ConcurrencyError: Another thread is reading.
             ValueError: Closed.
+
+        Blocks: Until they are there; each wait lasts at most ``timeout`` seconds of silence.
+        Threads: One at a time.
         """
         with self._using:
             self._begin(timeout)
@@ -148,17 +193,39 @@ class ChannelReader(End):
             return data
 
     def readall(self) -> bytes:
-        """Return everything up to the end, like ``read(-1)``. All of it is kept in memory."""
+        """Return everything up to the end, like ``read(-1)``. All of it is kept in memory.
+
+        Raises:
+            IIISyncError: As :meth:`read`.
+
+        Blocks: Like :meth:`read`.
+        Threads: One at a time.
+        """
         return self.read(-1)
 
     def read_all(self) -> bytes:
-        """Return everything up to the end; the name that iii's documentation uses."""
+        """Return everything up to the end; the name that iii's documentation uses.
+
+        Raises:
+            IIISyncError: As :meth:`read`.
+
+        Blocks: Like :meth:`read`.
+        Threads: One at a time.
+        """
         return self.read(-1)
 
     def read1(self, size: Optional[int] = -1, /, *, timeout: Optional[float] = OWN_TIMEOUT) -> bytes:
-        """Return what has arrived, at most ``size`` bytes; blocks only when that is nothing.
+        """Return what has arrived, at most ``size`` bytes; ``b""`` only at the end.
 
-        Raises like :meth:`read`.
+        Args:
+            size: How many at most; ``-1`` or ``None`` for all of it.
+            timeout: For this call, in the place of :attr:`timeout`.
+
+        Raises:
+            IIISyncError: As :meth:`read`.
+
+        Blocks: Only when nothing is there, at most ``timeout`` seconds.
+        Threads: One at a time.
         """
         with self._using:
             self._begin(timeout)
@@ -170,10 +237,21 @@ class ChannelReader(End):
             return self._take(min(size, self._at_hand))
 
     def readinto(self, buffer: Buffer, /, *, timeout: Optional[float] = OWN_TIMEOUT) -> int:
-        """Fill ``buffer`` with what has arrived and return how many bytes; blocks and raises like :meth:`read1`.
+        """Fill ``buffer`` with what has arrived and return how many bytes; 0 only at the end.
 
         That may be less than fits, as with any raw file; a consumer that takes this for the end (``pickle.load``) reads
         from ``makefile("rb")``.
+
+        Args:
+            buffer: Any writable buffer of bytes.
+            timeout: For this call, in the place of :attr:`timeout`.
+
+        Raises:
+            TypeError: Not a buffer that can be written to.
+            IIISyncError: As :meth:`read`.
+
+        Blocks: Like :meth:`read1`.
+        Threads: One at a time.
         """
         target = as_target(buffer)
         try:
@@ -186,13 +264,33 @@ class ChannelReader(End):
             let_go(target)
 
     def readinto1(self, buffer: Buffer, /) -> int:
-        """Like :meth:`readinto`."""
+        """Fill ``buffer`` with what has arrived and return how many bytes; the same as :meth:`readinto`.
+
+        Args:
+            buffer: Any writable buffer of bytes.
+
+        Raises:
+            TypeError: Not a buffer that can be written to.
+            IIISyncError: As :meth:`read`.
+
+        Blocks: Like :meth:`read1`.
+        Threads: One at a time.
+        """
         return self.readinto(buffer)
 
     def peek(self, size: int = 0, /) -> bytes:
         """Return bytes without taking them: what is at hand, or what arrives next; ``b""`` only at the end.
 
-        Blocks and raises like :meth:`read1`; at least one byte, whatever ``size`` is, as in ``io.BufferedReader``.
+        At least one byte, whatever ``size`` is, as in ``io.BufferedReader``.
+
+        Args:
+            size: How many are wanted; more or fewer may come.
+
+        Raises:
+            IIISyncError: As :meth:`read`.
+
+        Blocks: Like :meth:`read1`.
+        Threads: One at a time.
         """
         with self._using:
             self._begin(OWN_TIMEOUT)
@@ -216,9 +314,19 @@ class ChannelReader(End):
             return self._take(len(data) - start)
 
     def readline(self, size: Optional[int] = -1, /, *, timeout: Optional[float] = OWN_TIMEOUT) -> bytes:
-        """Return one line with its ``b"\\n"``, at most ``size`` bytes, the last one perhaps without.
+        """Return one line with its ``b"\\n"``, at most ``size`` bytes; the last may have none, and ``b""`` is the end.
 
-        Blocks until the line is complete and raises like :meth:`read`; a timeout loses nothing.
+        A timeout loses nothing.
+
+        Args:
+            size: How many bytes at most; ``-1`` or ``None`` for no limit.
+            timeout: For this call, in the place of :attr:`timeout`.
+
+        Raises:
+            IIISyncError: As :meth:`read`.
+
+        Blocks: Until the line is complete; each wait lasts at most ``timeout`` seconds of silence.
+        Threads: One at a time.
         """
         with self._using:
             self._begin(timeout)
@@ -239,7 +347,17 @@ class ChannelReader(End):
                     return line
 
     def readlines(self, hint: Optional[int] = -1, /) -> list[bytes]:
-        """Return the remaining lines, or as many as make up more than ``hint`` bytes."""
+        """Return the remaining lines, or as many as make up more than ``hint`` bytes.
+
+        Args:
+            hint: Bytes; ``-1``, ``0`` or ``None`` for all lines.
+
+        Raises:
+            IIISyncError: As :meth:`read`.
+
+        Blocks: Until the end of the stream, or of ``hint``; like :meth:`readline` for each.
+        Threads: One at a time.
+        """
         limit = _number(hint)
         lines: list[bytes] = []
         total = 0
@@ -251,7 +369,15 @@ class ChannelReader(End):
         return lines
 
     def iter_lines(self) -> Iterator[bytes]:
-        """Iterate over lines, each with its ``b"\\n"``."""
+        """Iterate over lines, each with its ``b"\\n"``.
+
+        Raises:
+            IIISyncError: In a step, as :meth:`read`.
+            ValueError: Closed.
+
+        Blocks: Never; each step like :meth:`readline`.
+        Threads: One at a time.
+        """
         self._check_open()
         return iter(self.readline, b"")
 
@@ -260,7 +386,14 @@ class ChannelReader(End):
     def events(self) -> Iterator[Union[bytes, str]]:
         """Iterate over chunks (``bytes``) and text messages (``str``) in the order in which they were sent.
 
-        Callbacks of :meth:`on_message` are not called for these. Blocks and raises like iteration.
+        Callbacks of :meth:`on_message` are not called for these.
+
+        Raises:
+            IIISyncError: In a step, as :meth:`read`.
+            ValueError: Closed.
+
+        Blocks: Each step until something arrives, at most :attr:`timeout` seconds.
+        Threads: One at a time.
         """
         self._check_open()
         while True:
@@ -287,6 +420,12 @@ class ChannelReader(End):
         It is called by the thread that reads, when reading reaches the message's place in the stream. Where nobody
         reads nothing is called, and without a callback text messages are passed over; use :meth:`events`
         for streams of text. An exception of the callback leaves the read; the bytes stay.
+
+        Args:
+            callback: Called with the text; it must not read itself.
+
+        Blocks: Never.
+        Threads: Any.
         """
         self._callbacks.append(callback)
 
@@ -320,16 +459,27 @@ class ChannelReader(End):
             encoding: Of a text file; default UTF-8.
             errors: Of a text file, as in ``open()``.
             newline: Of a text file, as in ``open()``.
+
+        Raises:
+            ValueError: A mode or argument that ``open()`` would refuse, or closed.
+
+        Blocks: Never.
+        Threads: Any.
         """
         return file_of_reader(self, mode, buffering, encoding, errors, newline)
 
     def spool(self, max_memory: int = 16 * 1024 * 1024) -> IO[bytes]:
         """Read everything into a temporary file that can be sought, and return it at its beginning.
 
-        Blocks until the end of the stream and raises like :meth:`read`.
-
         Args:
             max_memory: Bytes kept in memory; a larger stream goes to the disk.
+
+        Raises:
+            IIISyncError: As :meth:`read`.
+            OSError: The disk is full.
+
+        Blocks: Until the end of the stream; each wait lasts at most :attr:`timeout` seconds of silence.
+        Threads: One at a time.
         """
         from .spool import Spool  # what it needs takes long to import
 
@@ -346,15 +496,22 @@ class ChannelReader(End):
         return file
 
     def close(self) -> None:
-        """Leave: the writer's next write fails. Any thread; never waits.
+        """Leave: the writer's next write fails.
 
         A reader that was never used connects for that, in the background; unless its reference was handed out (it is
         somebody else's then), or nobody could be writing yet.
+
+        Blocks: Never.
+        Threads: Any, at any time; a read in another thread ends with ``ChannelAbortedError``.
         """
         self._leave(ChannelAbortedError("the reader was closed"))
 
     def abort(self) -> None:
-        """Leave; the same as :meth:`close`."""
+        """Leave; the same as :meth:`close`.
+
+        Blocks: Never.
+        Threads: Any, at any time.
+        """
         self._leave(ChannelAbortedError("the reader was aborted"))
 
     # --- inside ----------------------------------------------------------------------------------------

@@ -40,9 +40,9 @@ _LOOK = 0.25
 class ChannelWriter(End):
     """The writing end of a channel: a raw binary file that only goes forward.
 
-    Connects with the first byte. Any number of threads may write; one call's bytes stay together. A write that
-    failed after its first byte has left half of something on the wire, so every later call raises and the
-    reader sees a cut stream: only an undisturbed stream is ever marked as complete.
+    Connects with the first byte, in at most ``connect_timeout``. A write that failed after its first byte has left half
+    of something on the wire, so every later call raises and the reader sees a cut stream: only an undisturbed stream is
+    ever marked as complete.
 
     Leaving ``with`` normally closes; leaving it on an exception aborts. Wrappers that do not know ``abort``
     (``io.BufferedWriter``, ``io.TextIOWrapper``, ``gzip.GzipFile``, …) call ``close`` in both cases.
@@ -76,37 +76,80 @@ class ChannelWriter(End):
         self._complained = False
 
     def writable(self) -> bool:
-        """``True``."""
+        """Return ``True``.
+
+        Raises:
+            ValueError: Closed.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         self._check_open()
         return True
 
     def readable(self) -> bool:
-        """``False``."""
+        """Return ``False``.
+
+        Raises:
+            ValueError: Closed.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         self._check_open()
         return False
 
     def readinto(self, buffer: Buffer, /) -> int:
-        """Raise ``io.UnsupportedOperation``, and so do all other ways to read."""
+        """Refuse, as all other ways to read do.
+
+        Args:
+            buffer: Nothing is done with it.
+
+        Raises:
+            io.UnsupportedOperation: Always, unless it is closed.
+            ValueError: Closed.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         self._check_open()
         raise io.UnsupportedOperation("this is the writing end of a channel; read from channel.reader")
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Raise ``io.UnsupportedOperation``."""
+        """Refuse: a stream goes one way.
+
+        Args:
+            offset: Nothing is done with it.
+            whence: Nor with this.
+
+        Raises:
+            io.UnsupportedOperation: Always, unless it is closed.
+            ValueError: Closed.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         self._check_open()
         raise io.UnsupportedOperation(
             "a channel cannot be sought: write to a temporary file first, then copy that with shutil.copyfileobj"
         )
 
     def tell(self) -> int:
-        """Return how many bytes were written so far."""
+        """Return how many bytes were written so far.
+
+        Raises:
+            ValueError: Closed.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         self._check_open()
         return self._sent
 
     def write(self, data: Buffer, /, *, timeout: Optional[float] = OWN_TIMEOUT) -> int:
         """Write all of ``data``: bytes, or any C-contiguous buffer.
 
-        Blocks while the engine takes no more (a slow reader pushes back, and before there is one about 64
-        messages fit), until nothing has moved for ``timeout`` seconds. The buffer may be reused afterwards.
+        A slow reader pushes back, and before there is one about 64 messages fit. The buffer may be reused afterwards.
 
         Args:
             data: What to write.
@@ -122,6 +165,9 @@ class ChannelWriter(End):
             ChannelAbortedError: Aborted, here or by :meth:`close` in another thread.
             ValueError: Closed.
             TypeError: Text, or not a buffer.
+
+        Blocks: While the engine takes no more, until nothing has moved for ``timeout`` seconds.
+        Threads: Any number; the bytes of one call stay together.
         """
         if isinstance(data, str):
             raise TypeError("a bytes-like object is required, not 'str'; use makefile('w') for text")
@@ -140,8 +186,20 @@ class ChannelWriter(End):
     def send_message(self, text: str, *, timeout: Optional[float] = OWN_TIMEOUT) -> None:
         """Send one text message, in order with the bytes.
 
-        Blocks and raises like :meth:`write`. It does not open a marked stream: a stream of nothing but text
-        that is cut before :meth:`close` is not noticed unless :meth:`abort` can still be called.
+        It does not open a marked stream: a stream of nothing but text that is cut before :meth:`close` is not noticed
+        unless :meth:`abort` can still be called.
+
+        Args:
+            text: At most 1 MiB as UTF-8.
+            timeout: For this call, in the place of :attr:`timeout`.
+
+        Raises:
+            TypeError: Not text.
+            ValueError: Too long, a lone surrogate, or closed.
+            IIISyncError: As :meth:`write`.
+
+        Blocks: Like :meth:`write`.
+        Threads: Any number.
         """
         if not isinstance(text, str):
             raise TypeError(f"send_message() takes a str, not {type(text).__name__}; use write() for bytes")
@@ -186,6 +244,12 @@ class ChannelWriter(End):
             encoding: Of a text file; default UTF-8.
             errors: Of a text file, as in ``open()``.
             newline: Of a text file, as in ``open()``.
+
+        Raises:
+            ValueError: A mode or argument that ``open()`` would refuse, or closed.
+
+        Blocks: Never.
+        Threads: One at a time.
         """
         file = file_of_writer(self, mode, buffering, encoding, errors, newline)
         if file is not self:
@@ -196,14 +260,16 @@ class ChannelWriter(End):
         """End the stream, so that the reader knows it is complete.
 
         Sends first what files that :meth:`makefile` made have collected. Connects if nothing was written: an empty
-        stream must arrive too. Blocks until the engine has confirmed, as long as there is progress, and at most
-        ``close_timeout`` seconds without. Does nothing when closed already, when nothing was written and the reference
-        was handed out (the end is somebody else's then), or in a forked child.
+        stream must arrive too. Does nothing when closed already, when nothing was written and the reference was handed
+        out (the end is somebody else's then), or in a forked child.
 
         Raises:
             CloseTimeout: Not confirmed in time; what was written may still arrive.
             ChannelBrokenError: The other side, or the engine, is gone.
             ChannelAbortedError: Another thread was writing: the stream is cut.
+
+        Blocks: Until the engine has confirmed, at most ``close_timeout`` seconds without progress.
+        Threads: Any, at any time; a write in another thread is cut, and the stream with it.
         """
         if self._in_other_process():
             self._closed = True
@@ -237,10 +303,13 @@ class ChannelWriter(End):
                 self._owner.end_is_over(self)
 
     def abort(self) -> None:
-        """Drop the stream without marking its end: the reader's next read raises. Any thread; never waits.
+        """Drop the stream without marking its end: the reader's next read raises.
 
-        Sends the opening mark if nothing was written yet (connecting for that in the background), so that the
-        reader sees a cut stream, not silence.
+        Sends the opening mark if nothing was written yet (connecting for that in the background), so that the reader
+        sees a cut stream, not silence.
+
+        Blocks: Never.
+        Threads: Any, at any time; a write in another thread ends with ``ChannelAbortedError``.
         """
         if self._in_other_process():
             self._closed = True

@@ -30,7 +30,19 @@ class Exposed:
             raise ValueError("an exposed function needs a pattern (match) or metadata")
 
     def covers(self, function_id: str, namespace: str, metadata: Any) -> bool:
-        """Tell whether a function is one of those."""
+        """Tell whether a function is one of those.
+
+        Args:
+            function_id: The function's id.
+            namespace: Where it is registered.
+            metadata: That of its registration.
+
+        Returns:
+            ``True`` if it is.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         if namespace != self.namespace or (self.match is not None and not fits(self.match, function_id)):
             return False
         known = metadata if isinstance(metadata, dict) else {}
@@ -69,7 +81,19 @@ class Guard:
             raise TypeError("expose_functions must be a list of patterns, not one text")
 
     def exposes(self, function_id: str, namespace: str, metadata: Any) -> bool:
-        """Tell whether every session may call a function."""
+        """Tell whether every session may call a function.
+
+        Args:
+            function_id: The function's id.
+            namespace: Where it is registered.
+            metadata: That of its registration.
+
+        Returns:
+            ``True`` if it may.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         if self.expose_functions is None:
             return not (
                 self.auth_function_id
@@ -85,15 +109,28 @@ class Guard:
         return False
 
     def to_json(self) -> dict[str, Any]:
-        """Return the guard as JSON, for :meth:`from_json`."""
+        """Return the guard as JSON, for :meth:`from_json`.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         return {key: value for key, value in asdict(self).items() if value is not None}
 
     @classmethod
     def from_json(cls, data: Any) -> Guard:
         """Make a guard of a JSON object whose keys are the arguments.
 
+        Args:
+            data: What was JSON.
+
+        Returns:
+            The guard.
+
         Raises:
             ValueError: It is no such object; the message says what is wrong.
+
+        Blocks: Never.
+        Threads: Any.
         """
         if not isinstance(data, dict):
             raise ValueError("a guard must be an object")

@@ -26,6 +26,9 @@ class LocalEngine:
             with register_worker(engine.url) as worker:
                 ...
 
+    An engine may be started again after it was stopped; with port 0 it then has another port. It does not survive
+    ``fork``: in the child it counts as not started, and the parent's is left alone.
+
     Args:
         host: Where to listen. Anything but a loopback address lets other machines in, through ``port``
             without authentication.
@@ -38,11 +41,6 @@ class LocalEngine:
         guard: A second listener, at :attr:`guarded_url`, which asks functions who may come in, call and
             register what. Whoever comes through ``port`` may do everything.
         timeout: Seconds that :meth:`start`, and likewise :meth:`stop`, may take.
-
-    An engine may be started again after it was stopped; with port 0 it then has another port. It does
-    not survive ``fork``: in the child it counts as not started, and the parent's is left alone.
-
-    **Threads:** one thread at a time may start or stop it.
     """
 
     def __init__(
@@ -74,7 +72,8 @@ class LocalEngine:
             OSError: The address is in use, or is not one of this machine.
             TimeoutError: It did not come up within the timeout.
 
-        **Blocks:** until it listens, at most ``timeout`` seconds.
+        Blocks: Until it listens, at most ``timeout`` seconds.
+        Threads: One at a time.
         """
         if self._engine() is not None:
             return self
@@ -87,8 +86,10 @@ class LocalEngine:
     def stop(self) -> None:
         """Stop listening and drop every connection; does nothing if it is not running.
 
-        **Blocks:** until its thread or process has ended, usually a few milliseconds, at most
         ``timeout`` seconds.
+
+        Blocks: Until its thread or process has ended, usually a few milliseconds, at most ``timeout`` seconds.
+        Threads: One at a time.
         """
         engine, self._running = self._engine(), None
         if engine is not None:
@@ -96,7 +97,11 @@ class LocalEngine:
 
     @property
     def port(self) -> int:
-        """The port it listens on; before :meth:`start` the one that was asked for."""
+        """The port it listens on; before :meth:`start` the one that was asked for.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         engine = self._engine()
         return self._plan.port if engine is None else engine.ports.workers
 
@@ -106,6 +111,9 @@ class LocalEngine:
 
         Raises:
             RuntimeError: The engine is not running.
+
+        Blocks: Never.
+        Threads: Any.
         """
         return f"ws://{self._authority(self._started().ports.workers)}"
 
@@ -115,6 +123,9 @@ class LocalEngine:
 
         Raises:
             RuntimeError: The engine is not running, or has no HTTP port.
+
+        Blocks: Never.
+        Threads: Any.
         """
         port = self._started().ports.http
         if port is None:
@@ -127,6 +138,9 @@ class LocalEngine:
 
         Raises:
             RuntimeError: The engine is not running, or has no port for them.
+
+        Blocks: Never.
+        Threads: Any.
         """
         port = self._started().ports.streams
         if port is None:
@@ -139,6 +153,9 @@ class LocalEngine:
 
         Raises:
             RuntimeError: The engine is not running, or has no guard.
+
+        Blocks: Never.
+        Threads: Any.
         """
         port = self._started().ports.guarded
         if port is None:
@@ -157,7 +174,11 @@ class LocalEngine:
 
     @property
     def running(self) -> bool:
-        """Whether it was started, by this process, and not stopped since."""
+        """Whether it was started, by this process, and not stopped since.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         return self._engine() is not None
 
     def _engine(self) -> Optional[Union[EngineThread, EngineProcess]]:

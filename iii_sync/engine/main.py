@@ -44,7 +44,8 @@ def run(
     Returns:
         0 after a clean end; 1, with one line on standard error, if the engine could not start.
 
-    **Blocks:** until it is told to end.
+    Blocks: Until it is told to end.
+    Threads: The main one: it takes SIGINT and SIGTERM.
     """
     try:
         require_aiohttp()

@@ -41,7 +41,11 @@ class EngineHandle:
 
     @property
     def http_url(self) -> str:
-        """Where it serves HTTP triggers; skips the test if that is not known."""
+        """Where it serves HTTP triggers; skips the test if that is not known.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         if not self._http_url:
             _skip(f"where {self._address} serves HTTP triggers is not known: give --iii-http-url")
         return self._http_url or ""
@@ -60,7 +64,15 @@ class EngineHandle:
 
         Skips the test if the engine is not local; ``iii_proxy.down()`` does nearly the same with any engine.
 
-        **Blocks:** until the engine has stopped, and at the end until it listens.
+        Returns:
+            The context manager; there is nothing to take from it.
+
+        Raises:
+            OSError: Its port was taken meanwhile.
+            TimeoutError: It did not come back in time.
+
+        Blocks: Until the engine has stopped, and at the end until it listens, at most 30 seconds each.
+        Threads: One at a time.
         """
         if self._own is None:
             _skip(f"the engine at {self._address} is not ours to stop")
@@ -72,12 +84,23 @@ class EngineHandle:
             self._start(self._address.port, http.port)
 
     def restart(self) -> None:
-        """Stop the engine and start it again, as :meth:`stopped` with nothing in its block."""
+        """Stop the engine and start it again, as :meth:`stopped` with nothing in its block.
+
+        Raises:
+            OSError: As :meth:`stopped`.
+
+        Blocks: Until the engine has stopped and listens again, at most 30 seconds each.
+        Threads: One at a time.
+        """
         with self.stopped():
             pass
 
     def close(self) -> None:
-        """Stop the engine for good, if it is ours."""
+        """Stop the engine for good, if it is ours.
+
+        Blocks: Until it has ended, at most 30 seconds.
+        Threads: One at a time.
+        """
         if self._own is not None:
             self._own.stop()
 

@@ -30,7 +30,7 @@ _HOST = "127.0.0.1"
 class FaultProxy:
     """What the fixture ``iii_proxy`` gives: a proxy that lets everything through until it is told otherwise.
 
-    Workers connect to :attr:`url`; their channels then go through it, too. Any thread may use it.
+    Workers connect to :attr:`url`; their channels then go through it, too.
 
     Args:
         url: The engine's address, a ``ws://`` one.
@@ -58,7 +58,11 @@ class FaultProxy:
 
     @property
     def url(self) -> str:
-        """The engine's address through the proxy."""
+        """The engine's address through the proxy.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         _, _, rest = self._target.url.partition("://")
         cut = min((rest.find(mark) for mark in "/?" if mark in rest), default=len(rest))
         return f"ws://{_HOST}:{self._port}{rest[cut:]}"
@@ -78,10 +82,19 @@ class FaultProxy:
         self._delay = seconds
 
     def cut(self) -> int:
-        """Reset every connection; new ones are let through. Returns how many there were.
+        """Reset every connection; new ones are let through.
 
         A worker notices in its own time: a call made at once may still go out by the old connection, and then fails
         with ``ConnectionLostError``. ``worker.add_connection_state_listener`` tells when it is back.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            RuntimeError: The proxy was closed.
+
+        Blocks: Until they are reset, at most ten seconds.
+        Threads: Any.
         """
         return self._do(self._cut())
 
@@ -90,6 +103,16 @@ class FaultProxy:
         """Reset every connection and refuse new ones for the length of a ``with`` block.
 
         To a worker the engine is gone. The engine itself sees its clients leave, and remembers what it has.
+
+        Returns:
+            The context manager; there is nothing to take from it.
+
+        Raises:
+            RuntimeError: The proxy was closed.
+            OSError: At the end: its port was taken meanwhile.
+
+        Blocks: Until they are reset, and at the end until it listens, at most ten seconds each.
+        Threads: One at a time.
         """
         self._do(self._leave())
         try:
@@ -102,6 +125,15 @@ class FaultProxy:
         """Let nothing through for the length of a ``with`` block: connections stay, and are silent.
 
         Nothing is lost; what was held back arrives afterwards.
+
+        Returns:
+            The context manager; there is nothing to take from it.
+
+        Raises:
+            RuntimeError: The proxy was closed.
+
+        Blocks: For a moment, at most ten seconds.
+        Threads: One at a time.
         """
         self._do(self._flow(False))
         try:
@@ -110,7 +142,11 @@ class FaultProxy:
             self._do(self._flow(True))
 
     def close(self) -> None:
-        """Reset every connection and end. A second call does nothing."""
+        """Reset every connection and end. A second call does nothing.
+
+        Blocks: Until its thread has ended, at most ten seconds.
+        Threads: Any.
+        """
         with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended
             self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(_TIMEOUT)

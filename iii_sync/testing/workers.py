@@ -31,16 +31,31 @@ class Connect:
     def __call__(self, url: Optional[str] = None, /, **options: Unpack[OptionArguments]) -> Worker:
         """Connect a worker that lives until the end of the test.
 
-        Takes and raises what :func:`iii_sync.register_worker` does. Default: the address of ``iii_engine``.
+        Args:
+            url: Default: the address of ``iii_engine``.
+            **options: Those of :class:`~iii_sync.InitOptions`.
+
+        Returns:
+            The worker.
+
+        Raises:
+            IIISyncError: As :func:`iii_sync.register_worker`.
+
+        Blocks: Like :func:`iii_sync.register_worker`.
+        Threads: One at a time.
         """
         worker = register_worker(url or self._url, **options)
         self._workers.append(worker)
         return worker
 
     def close(self) -> list[Any]:
-        """Shut every worker down, the last one first, and return the writers that were still open.
+        """Shut every worker down, the last one first.
 
-        **Blocks:** 2 seconds for the handlers of each worker, and as long as :meth:`~iii_sync.Worker.shutdown`.
+        Returns:
+            The writers that were still open.
+
+        Blocks: Two seconds for the handlers of each worker, and as long as :meth:`~iii_sync.Worker.shutdown`.
+        Threads: One at a time.
         """
         left: list[Any] = []
         while self._workers:

@@ -77,17 +77,43 @@ class TriggerHandler(Protocol[ConfigT]):
     """What a provider does about the triggers of its type. Any object with these two methods will do."""
 
     def register_trigger(self, config: TriggerConfig[ConfigT], /) -> object:
-        """A trigger has come; what this raises refuses it, and is told to whoever registered it."""
+        """A trigger has come.
+
+        Args:
+            config: The trigger.
+
+        Returns:
+            Anything; it is passed over.
+
+        Raises:
+            Exception: Refuses it, and is told to whoever registered it.
+
+        Blocks: As long as it likes; other triggers of the type wait.
+        Threads: Called on handler threads, one call at a time.
+        """
 
     def unregister_trigger(self, config: TriggerConfig[ConfigT], /) -> object:
-        """It has gone: taken back or replaced, or the connection or this worker has ended. Not called if refused."""
+        """It has gone: taken back or replaced, or the connection or this worker has ended. Not called if refused.
+
+        Args:
+            config: The trigger.
+
+        Returns:
+            Anything; it is passed over.
+
+        Raises:
+            Exception: Is logged.
+
+        Blocks: As long as it likes; other triggers of the type wait.
+        Threads: Called on handler threads, one call at a time.
+        """
 
 
 TriggerCallbacks = tuple[Callable[[TriggerConfig[ConfigT]], object], Callable[[TriggerConfig[ConfigT]], object]]
 
 
 class TriggerType(Generic[ConfigT]):
-    """A provided trigger type, as ``Worker.register_trigger_type`` returns it. Any thread may use it.
+    """A provided trigger type, as ``Worker.register_trigger_type`` returns it.
 
     Attributes:
         id: The type's id.
@@ -109,13 +135,40 @@ class TriggerType(Generic[ConfigT]):
         self._register_function = register_function
 
     def register_trigger(self, function_id: str, config: Optional[ConfigT] = None, **details: Any) -> Trigger:
-        """Have a function called by this type; takes, does and raises what ``Worker.register_trigger`` does."""
+        """Have a function called by this type.
+
+        Args:
+            function_id: The function.
+            config: What the type takes.
+            **details: The other arguments of :meth:`.Worker.register_trigger`.
+
+        Returns:
+            The trigger.
+
+        Raises:
+            IIISyncError: As :meth:`.Worker.register_trigger`.
+
+        Blocks: Like :meth:`.Worker.register_trigger`.
+        Threads: Any.
+        """
         return self._register_trigger(self.id, function_id, config, **{"trigger_namespace": self.namespace, **details})
 
     def register_function(self, function_id: str, handler: Callable[..., Any], **details: Any) -> FunctionRef:
         """Offer a function for this type, listed with the type's ``call_request_format``.
 
-        Takes, does and raises what ``Worker.register_function`` does.
+        Args:
+            function_id: The function's id.
+            handler: What carries it out.
+            **details: The other arguments of :meth:`.Worker.register_function`.
+
+        Returns:
+            The function.
+
+        Raises:
+            IIISyncError: As :meth:`.Worker.register_function`.
+
+        Blocks: Like :meth:`.Worker.register_function`.
+        Threads: Any.
         """
         return self._register_function(function_id, handler, **{"request_format": self._call_request_format, **details})
 
@@ -123,6 +176,9 @@ class TriggerType(Generic[ConfigT]):
         """Stop providing the type: its triggers go, later ones are refused. Does nothing the second time.
 
         Engines before 0.25 go on listing the type until the worker leaves (E-29).
+
+        Blocks: Until the engine has been told, at most ``connect_timeout``.
+        Threads: Any.
         """
         unregister, self._unregister = self._unregister, None
         if unregister is not None:

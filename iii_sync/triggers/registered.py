@@ -20,7 +20,7 @@ _KEYS = {"type", "function_id", "config", "metadata", "namespace", "trigger_name
 
 
 class Trigger:
-    """A registered trigger, as ``Worker.register_trigger`` returns it. Any thread may use it.
+    """A registered trigger, as ``Worker.register_trigger`` returns it.
 
     Attributes:
         id: The trigger's id.
@@ -47,16 +47,28 @@ class Trigger:
     def is_active(self) -> bool:
         """Ask the engine whether the trigger is bound to a provider now.
 
-        It is not while nobody provides its type, after its provider refused it, and after the engine ignored it
-        because this worker may not use the type. Blocks for one call.
+        It is not while nobody provides its type, after its provider refused it, and after the engine ignored it because
+        this worker may not use the type.
+
+        Returns:
+            ``True`` if it is.
 
         Raises:
-            InvocationError: This worker may not ask (``PermissionDeniedError``), or no answer came in time.
+            InvocationError: This worker may not ask (``PermissionDeniedError``), or no answer came in time
+                (``CallTimeout``).
+            ConnectionLostError: There is no connection, or it broke.
+
+        Blocks: For one call, at most ``connect_timeout``.
+        Threads: Any.
         """
         return self._look_up(self.id)
 
     def unregister(self) -> None:
-        """Take the trigger back. Does nothing the second time."""
+        """Take the trigger back. Does nothing the second time.
+
+        Blocks: Until the engine has been told, at most ``connect_timeout``.
+        Threads: Any.
+        """
         self._unregister(self)
 
     def __repr__(self) -> str:

@@ -64,6 +64,15 @@ def cron(expression: str, *, condition_function_id: Optional[str] = None) -> Tri
         expression: Second, minute, hour, day of month, month, day of week (1 is Sunday), and perhaps a year:
             ``"0 30 3 * * *"`` is half past three every night.
         condition_function_id: A function that is asked first; only a returned ``False``, or an error, skips the call.
+
+    Returns:
+        What ``Worker.register_trigger`` and ``Worker.function`` take.
+
+    Raises:
+        ConfigurationError: An argument that cannot work.
+
+    Blocks: Never.
+    Threads: Any.
     """
     fields = _text(expression, "expression", "six fields such as '0 30 3 * * *'").split()
     if len(fields) not in (6, 7):
@@ -80,6 +89,18 @@ def subscribe(topic: str) -> TriggerSource:
 
     Nothing is kept for those who are not there. Metadata of the trigger is not delivered, and conditions are not
     asked (PROTOCOL 9).
+
+    Args:
+        topic: The topic.
+
+    Returns:
+        What ``Worker.register_trigger`` and ``Worker.function`` take.
+
+    Raises:
+        ConfigurationError: An argument that cannot work.
+
+    Blocks: Never.
+    Threads: Any.
     """
     return _source("subscribe", {"topic": _text(topic, "topic", "the name of a topic")})
 
@@ -96,6 +117,15 @@ def state(
         scope: Of this scope only.
         key: Of this key only.
         condition_function_id: See :func:`cron`.
+
+    Returns:
+        What ``Worker.register_trigger`` and ``Worker.function`` take.
+
+    Raises:
+        ConfigurationError: An argument that cannot work.
+
+    Blocks: Never.
+    Threads: Any.
     """
     return _source("state", {}, scope=scope, key=key, condition_function_id=condition_function_id)
 
@@ -117,6 +147,15 @@ def stream(
         group_id: Of this group only.
         item_id: Of this item only.
         condition_function_id: See :func:`cron`.
+
+    Returns:
+        What ``Worker.register_trigger`` and ``Worker.function`` take.
+
+    Raises:
+        ConfigurationError: An argument that cannot work.
+
+    Blocks: Never.
+    Threads: Any.
     """
     config = {"stream_name": _text(stream_name, "stream_name", "the name of a stream")}
     return _source("stream", config, group_id=group_id, item_id=item_id, condition_function_id=condition_function_id)
@@ -129,6 +168,15 @@ def log(level: str = "all") -> TriggerSource:
 
     Args:
         level: ``all``, or one of ``trace``, ``debug``, ``info``, ``warn``, ``error``: that level alone.
+
+    Returns:
+        What ``Worker.register_trigger`` and ``Worker.function`` take.
+
+    Raises:
+        ConfigurationError: An argument that cannot work.
+
+    Blocks: Never.
+    Threads: Any.
     """
     check_config("log", {"level": level})
     return _source("log", {"level": level})
@@ -149,6 +197,15 @@ def queue(
         queue_config: The engine's options: ``type``, ``maxRetries``, ``concurrency``, ``visibilityTimeout``,
             ``delaySeconds``, ``backoffType``, …
         condition_function_id: See :func:`cron`.
+
+    Returns:
+        What ``Worker.register_trigger`` and ``Worker.function`` take.
+
+    Raises:
+        ConfigurationError: An argument that cannot work.
+
+    Blocks: Never.
+    Threads: Any.
     """
     if queue_config is not None and not isinstance(queue_config, Mapping):
         raise ConfigurationError(f"queue_config={queue_config!r} must be a dict, such as {{'maxRetries': 3}}")
@@ -172,6 +229,15 @@ def http(
         method: ``GET``, ``POST``, ``PUT``, ``DELETE``, ``PATCH``, ``HEAD`` or ``OPTIONS``.
         condition_function_id: See :func:`cron`; an error answers the request with 500.
         middleware_function_ids: Functions that are called before, in this order.
+
+    Returns:
+        What ``Worker.register_trigger`` and ``Worker.function`` take.
+
+    Raises:
+        ConfigurationError: An argument that cannot work.
+
+    Blocks: Never.
+    Threads: Any.
     """
     if isinstance(middleware_function_ids, str):
         raise ConfigurationError(f"middleware_function_ids={middleware_function_ids!r} must be a list of function ids")

@@ -49,7 +49,7 @@ class FormPart(io.BufferedReader):
         return self._field
 
     def text(self, *, limit: int = 1024 * 1024) -> str:
-        """Read the rest as text.
+        """Return the rest as text.
 
         Args:
             limit: Bytes that are read at most.
@@ -57,6 +57,10 @@ class FormPart(io.BufferedReader):
         Raises:
             HttpError: 413 for more than ``limit``, 400 for what is not UTF-8.
             ChannelTruncatedError: The upload was cut.
+            IIISyncError: As :meth:`.ChannelReader.read`.
+
+        Blocks: Until it is there, like :meth:`.ChannelReader.read`.
+        Threads: One at a time.
         """
         data = self.read(limit + 1)
         if len(data) > limit:

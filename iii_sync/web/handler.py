@@ -33,8 +33,17 @@ def http(handler: Callable[..., Any]) -> HttpHandler:
     An :class:`HttpError` is answered with its status, any other exception with a 500 that says nothing about it: what
     it was is in the worker's log, and goes to the engine. After the first byte an exception cuts the response.
 
+    Args:
+        handler: See above.
+
+    Returns:
+        The handler for ``register_function``.
+
     Raises:
         ConfigurationError: ``handler`` cannot be called so, or is ``async``.
+
+    Blocks: Never.
+    Threads: Any.
     """
     return HttpHandler(handler)
 

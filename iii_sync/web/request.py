@@ -69,16 +69,18 @@ class StreamRequest:
 
     @property
     def content_length(self) -> Optional[int]:
-        """The number of bytes that the client announced, or ``None``."""
+        """The number of bytes that the client announced, or ``None``.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         value = self.headers.get("content-length", "")
         if "transfer-encoding" in self.headers or not (value.isascii() and value.isdecimal()):
             return None
         return int(value)
 
     def text(self, *, limit: int = _LIMIT) -> str:
-        """Read the body as text, in the character set that its content type names, else UTF-8.
-
-        Blocks until it is there; once, like any reading of :attr:`request_body`.
+        """Return the body as text, in the character set that its content type names, else UTF-8.
 
         Args:
             limit: Bytes that are read at most.
@@ -86,6 +88,10 @@ class StreamRequest:
         Raises:
             HttpError: 413 for a body above ``limit``, 400 for one that is no text, 415 for an unknown character set.
             ChannelTruncatedError: The upload was cut.
+            IIISyncError: As :meth:`.ChannelReader.read`.
+
+        Blocks: Until the body is there, like :meth:`.ChannelReader.read`; once.
+        Threads: One at a time.
         """
         charset = self._charset()
         try:
@@ -98,7 +104,15 @@ class StreamRequest:
     def json(self, *, limit: int = _LIMIT) -> Any:
         """Return the body as JSON, whatever its content type says.
 
-        Blocks and raises like :meth:`text`, and raises ``HttpError`` 400 for what is no JSON.
+        Args:
+            limit: Bytes that are read at most.
+
+        Raises:
+            HttpError: 400 for what is no JSON; or as :meth:`text`.
+            IIISyncError: As :meth:`.ChannelReader.read`.
+
+        Blocks: Until the body is there, like :meth:`.ChannelReader.read`; once.
+        Threads: One at a time.
         """
         if self.body is not None:
             return self.body
@@ -110,8 +124,17 @@ class StreamRequest:
     def form(self, *, limit: int = _LIMIT) -> dict[str, list[str]]:
         """Return the fields of an ``application/x-www-form-urlencoded`` body, each with all its values.
 
-        Blocks and raises like :meth:`text`, and raises ``HttpError`` 415 for another content type; for
-        ``multipart/form-data`` there is :meth:`parts`.
+        For ``multipart/form-data`` there is :meth:`parts`.
+
+        Args:
+            limit: Bytes that are read at most.
+
+        Raises:
+            HttpError: 415 for another content type; or as :meth:`text`.
+            IIISyncError: As :meth:`.ChannelReader.read`.
+
+        Blocks: Until the body is there, like :meth:`.ChannelReader.read`; once.
+        Threads: One at a time.
         """
         kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/x-www-form-urlencoded":
@@ -122,8 +145,7 @@ class StreamRequest:
         """Iterate over the fields and files of a ``multipart/form-data`` body, as they arrive.
 
         Each is a binary file with ``name``, ``filename``, ``content_type`` and ``text()``; it is to be read before the
-        next is asked for. Nothing is kept, so files of any size are fine. Reading blocks, and raises, like
-        :attr:`request_body`. Needs the extra ``forms``.
+        next is asked for. Nothing is kept, so files of any size are fine. Needs the extra ``forms``.
 
         Args:
             limit: How many parts the form may have.
@@ -132,6 +154,10 @@ class StreamRequest:
             HttpError: 415 for another content type, 400 for what is no form, 413 for more than ``limit`` parts.
             ChannelTruncatedError: The upload was cut.
             ConfigurationError: python-multipart is not installed.
+            IIISyncError: In a step, as :meth:`.ChannelReader.read`.
+
+        Blocks: Never; each step, and reading a part, like :meth:`.ChannelReader.read`.
+        Threads: One at a time.
         """
         from .forms import parts_of  # not everybody has what it needs
 

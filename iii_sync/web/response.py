@@ -81,9 +81,15 @@ class StreamResponse(ChannelWriter):
     def status(self, status_code: int) -> None:
         """Set the status.
 
+        Args:
+            status_code: From 200 to 599.
+
         Raises:
-            ValueError: Not from 200 to 599.
+            ValueError: Not from 200 to 599; or closed.
             UsageError: It has been sent already.
+
+        Blocks: While another thread sends the head, like :meth:`.ChannelWriter.write`; else never.
+        Threads: Any.
         """
         checked = checked_status(status_code)
         with self._head_lock:
@@ -95,9 +101,16 @@ class StreamResponse(ChannelWriter):
 
         A streamed response can have each field once; return an ``HttpResponse`` for several ``set-cookie``.
 
+        Args:
+            headers: A dictionary, or pairs.
+
         Raises:
-            ValueError: A name or value that cannot be sent, or a name twice.
+            TypeError: Neither fields nor pairs, or a value that is neither text nor an integer.
+            ValueError: A name or value that cannot be sent, or a name twice; or closed.
             UsageError: They have been sent already.
+
+        Blocks: Like :meth:`status`.
+        Threads: Any.
         """
         fields = checked_headers(headers)
         added = {name.lower(): (name, value) for name, value in fields}
@@ -110,7 +123,12 @@ class StreamResponse(ChannelWriter):
     def start(self) -> None:
         """Send status and headers now, ahead of the body. Does nothing when they are sent.
 
-        Blocks and raises like :meth:`write`.
+        Raises:
+            ChannelBrokenError: The client has gone, or the engine has answered in our place (504).
+            IIISyncError: As :meth:`.ChannelWriter.write`.
+
+        Blocks: Like :meth:`.ChannelWriter.write`.
+        Threads: Any.
         """
         if not self._bodiless():
             self._start(OWN_TIMEOUT, frames.encode_frame(frames.BINARY))
@@ -128,13 +146,23 @@ class StreamResponse(ChannelWriter):
         return self
 
     def write(self, data: Buffer, /, *, timeout: Optional[float] = OWN_TIMEOUT) -> int:
-        """Send ``data``, behind status and headers if it is the first; returns the number of bytes.
+        """Send ``data``, behind status and headers if it is the first.
 
-        Blocks and raises like :meth:`.ChannelWriter.write`.
+        Args:
+            data: What to write.
+            timeout: For this call, in the place of :attr:`timeout`.
+
+        Returns:
+            The number of bytes, not of items.
 
         Raises:
             ChannelBrokenError: The client has gone, or the engine has answered in our place (504).
             ValueError: More than ``content-length``, or a status that has no body; nothing was sent. Or closed.
+            TypeError: Text, or not a buffer.
+            IIISyncError: As :meth:`.ChannelWriter.write`.
+
+        Blocks: Like :meth:`.ChannelWriter.write`.
+        Threads: Any number; the bytes of one call stay together.
         """
         if isinstance(data, str):
             raise TypeError("a bytes-like object is required, not 'str'; use makefile('w') for text")
@@ -156,16 +184,33 @@ class StreamResponse(ChannelWriter):
         return super().write(data, timeout=timeout)
 
     def send_message(self, text: str, *, timeout: Optional[float] = OWN_TIMEOUT) -> None:
-        """Raise ``UsageError``: HTTP has no messages; use :meth:`write` or :meth:`send_event`."""
+        """Refuse: HTTP has no messages; use :meth:`write` or :meth:`send_event`.
+
+        Args:
+            text: Nothing is done with it.
+            timeout: Nor with this.
+
+        Raises:
+            UsageError: Always.
+
+        Blocks: Never.
+        Threads: Any.
+        """
         raise UsageError("an HTTP response has no text messages; use write(), makefile('w') or send_event()")
 
     def send_json(self, value: Any) -> None:
         """Send ``value`` as the whole response and close it.
 
-        Blocks and raises like :meth:`write` and :meth:`close`.
+        Args:
+            value: Anything that JSON can hold.
 
         Raises:
             InvalidPayloadError: Something in it is not JSON; nothing was sent.
+            UsageError: The response has begun already.
+            IIISyncError: As :meth:`write` and :meth:`close`.
+
+        Blocks: Like :meth:`write` and :meth:`close`.
+        Threads: One at a time.
         """
         data = encoded_json(value)
         with self._head_lock:
@@ -185,8 +230,6 @@ class StreamResponse(ChannelWriter):
     ) -> None:
         """Send one server-sent event at once; the first also makes the response a ``text/event-stream``.
 
-        Blocks and raises like :meth:`write`.
-
         Args:
             data: Text, of any number of lines; anything else is sent as JSON.
             event: The event's type; clients take it for ``message`` without.
@@ -195,6 +238,11 @@ class StreamResponse(ChannelWriter):
 
         Raises:
             ValueError: An ``event`` or ``id`` of more than one line.
+            InvalidPayloadError: ``data`` is neither text nor JSON.
+            IIISyncError: As :meth:`write`.
+
+        Blocks: Like :meth:`write`.
+        Threads: Any number; one event stays together.
         """
         lines = []
         for name, value in (("event", event), ("id", id)):
@@ -209,19 +257,32 @@ class StreamResponse(ChannelWriter):
         self._send_lines(lines)
 
     def send_comment(self, text: str = "") -> None:
-        """Send a line that clients of server-sent events ignore: to keep a quiet connection alive, and to notice in
-        time that the client has gone. Blocks and raises like :meth:`write`.
+        """Send a line that clients of server-sent events ignore.
+
+        It keeps a quiet connection alive, and tells in time that the client has gone.
+
+        Args:
+            text: The line, or several.
+
+        Raises:
+            IIISyncError: As :meth:`write`.
+
+        Blocks: Like :meth:`write`.
+        Threads: Any number; one comment stays together.
         """
         self._send_lines([f": {line}\n" for line in _LINE_END.split(text)])
 
     def close(self) -> None:
         """End the response; one without a body is sent now.
 
-        What files of :meth:`makefile` have collected is sent before. Blocks and raises like
-        :meth:`.ChannelWriter.close`.
+        What files of :meth:`makefile` have collected is sent before.
 
         Raises:
             ValueError: Less than ``content-length`` was written: the response is cut.
+            IIISyncError: As :meth:`.ChannelWriter.write` and :meth:`.ChannelWriter.close`.
+
+        Blocks: Like :meth:`.ChannelWriter.write` and :meth:`.ChannelWriter.close`.
+        Threads: Any, at any time; a write in another thread is cut, and the response with it.
         """
         if self._closed or self._in_other_process():
             super().close()

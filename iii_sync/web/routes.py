@@ -31,7 +31,11 @@ class HttpFunction:
         self.triggers: list[Trigger] = []
 
     def unregister(self) -> None:
-        """Take routes and functions back; requests that are being answered go on. Does nothing the second time."""
+        """Take routes and functions back; requests that are being answered go on. Does nothing the second time.
+
+        Blocks: Until the engine has been told, at most ``connect_timeout`` for each trigger and function.
+        Threads: Any.
+        """
         for trigger in self.triggers:
             trigger.unregister()
         for function in self.functions:
