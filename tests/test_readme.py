@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 import docutils.core
 import pytest
 
+import iii_sync
 from iii_sync import register_worker
 
 from .support.process import ROOT, WAIT
@@ -25,7 +27,10 @@ PROGRAMS = [
     for block in re.findall(r"^\.\. code-block:: python\n\n((?:(?: {4}.*)?\n)+)", README, re.MULTILINE)
 ]
 
-SHELL = r"^\.\. code-block:: sh\n\n((?:(?: {4}.*)?\n)+)"
+COMMANDS = [
+    textwrap.dedent(block)
+    for block in re.findall(r"^\.\. code-block:: sh\n\n((?:(?: {4}.*)?\n)+)", README, re.MULTILINE)
+]
 
 EXPECTED = [
     "{'text': 'Hello, iii!'}",
@@ -88,6 +93,14 @@ def test_there_is_a_program_for_everything() -> None:
     assert len(PROGRAMS) == len(EXPECTED)
 
 
+def test_there_are_three_blocks_of_commands() -> None:
+    """The demo and the tests, which make a .venv and are run from a clean clone (``.ci/run``), and those run below."""
+    demo, tests, others = (block.strip() for block in COMMANDS)
+    assert re.fullmatch(r"python3 -m venv \.venv && [^\n]* iii_sync demo", demo)
+    assert re.fullmatch(r"python3 -m venv \.venv && [^\n]* pytest", tests)
+    assert "iii-sync call" in others
+
+
 @pytest.mark.parametrize("number", range(len(EXPECTED)))
 def test_every_program_of_the_readme_runs(engine_url: str, number: int, tmp_path: Path) -> None:
     """As it stands, on both engines."""
@@ -104,9 +117,6 @@ def test_every_program_of_the_readme_runs(engine_url: str, number: int, tmp_path
 
 def test_the_commands_of_the_readme_run(engine_url: str, tmp_path: Path) -> None:
     """In bash, beside ``iii-sync serve shop``."""
-    commands = next(
-        textwrap.dedent(block) for block in re.findall(SHELL, README, re.MULTILINE) if "iii-sync call" in block
-    )
     (tmp_path / "shop.py").write_text(SHOP)
     (tmp_path / "report.csv").write_text("a,b\n")
     (tmp_path / "order.json").write_text('{"pieces": 3}')
@@ -123,7 +133,7 @@ def test_the_commands_of_the_readme_run(engine_url: str, tmp_path: Path) -> None
                     assert time.monotonic() < end
                     time.sleep(0.02)
             done = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", commands],
+                ["bash", "-euo", "pipefail", "-c", COMMANDS[2]],
                 cwd=tmp_path,
                 env=environment,
                 capture_output=True,
@@ -154,10 +164,23 @@ def test_the_readme_renders() -> None:
     assert warnings.getvalue() == ""
 
 
-def test_the_places_it_names_exist() -> None:
-    """Files and folders under "Where things live"."""
-    for place in re.findall(r"^``(iii_sync/[\w./]*)``", README, re.MULTILINE):
-        assert (ROOT / place).exists(), place
+def test_it_says_where_things_live() -> None:
+    """Files and folders under "Where things live": those it names exist, and it names all at the top."""
+    section = README.partition("\nWhere things live\n")[2].partition("\nContributing\n")[0]
+    named = re.findall(r"``(iii_sync/[\w./]*|\w+\.py)``", section)
+    places = {name if "/" in name else f"iii_sync/{name}" for name in named}
+    assert [place for place in places if not (ROOT / place).exists()] == []
+    there = {f"iii_sync/{path.name}" for path in (ROOT / "iii_sync").glob("*.py") if path.name[0] != "_"}
+    there |= {f"iii_sync/{path.parent.name}/" for path in (ROOT / "iii_sync").glob("*/__init__.py")}
+    assert there - places == set()
+
+
+def test_it_names_everything_public() -> None:
+    """Every error, every other public name, and every option."""
+    options = [iii_sync.InitOptions, iii_sync.ReconnectionConfig]
+    names = {name for name in iii_sync.__all__ if name[0] != "_"}
+    names |= {field.name for kind in options for field in dataclasses.fields(kind)}
+    assert sorted(name for name in names if not re.search(rf"\b{name}\b", README)) == []
 
 
 #: Examples that run in a server; tests/webapps has them.
