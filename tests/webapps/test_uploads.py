@@ -51,6 +51,8 @@ BOTH = pytest.mark.parametrize("application", ["flask", "django"])
         ("local", "sync", "flask"),
         ("local", "gthread", "django"),
         ("local", "gevent", "flask"),
+        ("real", "sync", "django"),
+        ("real", "gthread", "flask"),
         ("real", "gevent", "django"),
     ],
 )
