@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import pickle
+import sys
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Callable
 
 import pytest
@@ -237,18 +239,66 @@ def test_an_engine_that_goes_away(everything: Everything, options: dict[str, Any
         channel.reader.abort()
 
 
-@pytest.mark.parametrize("user", ["", f"user:{PASSWORD}@"])
+#: What ``iii-sync serve`` runs here: a worker that soon ends.
+SERVED = """
+import threading
+from iii_sync import register_worker
+
+def make():
+    worker = register_worker()
+    threading.Timer(0.1, worker.shutdown).start()
+    return worker
+"""
+
+#: Every command that connects or names the engine, and its exit code where all is well.
+COMMANDS = {
+    "demo --size 1MB": 0,
+    "call -v secrets::fail": 1,
+    "send -v secrets::read sent": 0,
+    "get -v secrets::write": 0,
+    "serve -v served_secrets:make": 0,
+    "functions -v --all --json": 0,
+    "info": 0,
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("address", ["there", "no address", "nobody there"])
 def test_the_command_line(
     local_engine_url: str,
     everything: Everything,
     options: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
-    user: str,
+    command: str,
+    address: str,
 ) -> None:
-    """What the demo prints: about an engine that is there, and about an address that is none."""
-    monkeypatch.setenv("III_URL", f"ws://{user}{local_engine_url[5:]}/?token={QUERY}")
-    assert main(["demo", "--size", "1MB"]) == (1 if user else 0)
+    """What commands print: about an engine that is there, about none, and about an address that has a password."""
+    host = "127.0.0.1:1" if address == "nobody there" else local_engine_url[5:]
+    user = f"user:{PASSWORD}@" if address == "no address" else ""
+    monkeypatch.setenv("III_URL", f"ws://{user}{host}/?token={QUERY}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "served_secrets", raising=False)
+    (tmp_path / "served_secrets.py").write_text(SERVED)
+    (tmp_path / "sent").write_text("a line")
+    with register_worker(local_engine_url) as worker:
+
+        @worker.function("secrets::fail")
+        def fail(data: Any) -> None:
+            raise ValueError("no")
+
+        worker.register_function("secrets::read", lambda data: len(data["reader"].read()))
+
+        @worker.function("secrets::write")
+        def write(data: Any) -> None:
+            with data["writer"] as f:
+                f.write(b"a line")
+
+        status = main(command.split())
+    expected = {"there": COMMANDS[command], "no address": 1, "nobody there": 0 if command == "info" else 69}
+    assert status == expected[address]
     out, err = capfd.readouterr()
     assert out or err
     everything.said += [out, err]

@@ -38,8 +38,9 @@ environment:
   III_NAMESPACE  where functions live, unless the engine's default namespace
 
 \b
-completion in bash (zsh_source and fish_source for the others):
-  eval "$(_III_SYNC_COMPLETE=bash_source iii-sync)"
+completion:
+  bash, zsh  eval "$(_III_SYNC_COMPLETE=bash_source iii-sync)", with zsh_source in zsh
+  fish       _III_SYNC_COMPLETE=fish_source iii-sync | source
 """
 
 

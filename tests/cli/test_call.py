@@ -213,7 +213,8 @@ class TestFailure:
             go.set()
 
     @posix_only
-    def test_ctrl_c_while_connecting(self, start: Start) -> None:
+    @pytest.mark.parametrize("arguments", [["call", "x"], ["functions"]])
+    def test_ctrl_c_while_connecting(self, start: Start, arguments: list[str]) -> None:
         """Somebody has accepted, and says nothing."""
         accepted = threading.Event()
 
@@ -223,7 +224,7 @@ class TestFailure:
             peer.sock.recv(1)
 
         with raw_server(serve) as server:
-            process = start("call", "x", url=server.url)
+            process = start(*arguments, url=server.url)
             assert accepted.wait(30)
             process.send_signal(signal.SIGINT)
             assert finish(process) == (130, "", "")

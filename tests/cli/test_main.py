@@ -113,16 +113,41 @@ class TestHelp:
         assert finish(start("--version", program=[str(script)])) == (0, f"iii_sync {iii_sync.__version__}\n", "")
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="bash")
 class TestCompletion:
-    """What bash is told."""
+    """What shells are told."""
 
-    def test_script(self, start: Start) -> None:
-        """The script that ``eval`` gets is one that bash accepts."""
-        status, script, err = finish(start(variables={"_III_SYNC_COMPLETE": "bash_source"}))
+    @pytest.mark.parametrize(
+        ("shell", "last"),
+        [
+            ("bash", "_iii_sync_completion_setup;"),
+            ("zsh", "compdef _iii_sync_completion iii-sync"),
+            ("fish", 'complete --no-files --command iii-sync --arguments "(_iii_sync_completion)"'),
+        ],
+    )
+    def test_script(self, start: Start, shell: str, last: str) -> None:
+        """The script registers the command and asks it for its words, and the shell accepts it where there is one."""
+        status, script, err = finish(start(variables={"_III_SYNC_COMPLETE": f"{shell}_source"}))
         assert (status, err) == (0, "")
-        assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
+        assert f"_III_SYNC_COMPLETE={shell}_complete" in script
+        assert last in script
+        if shutil.which(shell) is not None:
+            assert subprocess.run([shell, "-n"], input=script, text=True).returncode == 0
 
+    @pytest.mark.parametrize(
+        ("typed", "offered"), [("", set(COMMANDS)), ("f", {"functions"}), ("s", {"send", "serve"})]
+    )
+    @pytest.mark.parametrize("shell", ["zsh", "fish"])
+    def test_answers(self, start: Start, shell: str, typed: str, offered: set[str]) -> None:
+        """The commands, asked for as the scripts of zsh and fish do."""
+        # zsh numbers words from one, and takes one off; fish sends the unfinished word apart.
+        asked = {"COMP_WORDS": f"iii-sync {typed}", "COMP_CWORD": "1" if shell == "zsh" else typed}
+        status, out, err = finish(start(variables={"_III_SYNC_COMPLETE": f"{shell}_complete", **asked}))
+        assert (status, err) == (0, "")
+        lines = out.splitlines()
+        words = lines[1::3] if shell == "zsh" else [line.partition(",")[2].partition("\t")[0] for line in lines]
+        assert set(words) == offered
+
+    @pytest.mark.skipif(shutil.which("bash") is None, reason="bash")
     @pytest.mark.parametrize(
         ("typed", "offered"),
         [("", set(COMMANDS)), ("f", {"functions"}), ("s", {"send", "serve"}), ("call --t", {"--timeout"})],
