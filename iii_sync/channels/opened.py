@@ -52,6 +52,7 @@ class FunctionWriter(ChannelFileWriter):
         Raises:
             UsageError: The function is still running, and the stream is not ended.
             InvocationError: The function failed.
+            concurrent.futures.CancelledError: The stream was aborted.
 
         Blocks: Until the function has ended, if the stream is ended already.
         Threads: Any.

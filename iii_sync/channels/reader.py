@@ -48,8 +48,8 @@ class ChannelReader(End):
     The first call that reads connects, in at most ``connect_timeout``. ``read(n)`` waits for all ``n`` bytes; ``read1``
     and ``readinto`` return what has arrived; iterating gives chunks as they arrive. The end of the stream is ``b""``,
     and only a stream that was not cut ends so. A call that times out has lost nothing: the next one continues at the
-    same byte. One that finds the stream cut waits up to a second for the error of the function at its other end, if
-    that has failed.
+    same byte. One that finds the stream cut waits up to a second to learn whether the function at its other end has
+    failed, and raises that error then.
 
     Attributes:
         complete: ``True`` when the stream ended and its writer vouched for all of it; ``False`` when it was

@@ -42,7 +42,8 @@ class ChannelWriter(End):
 
     Connects with the first byte, in at most ``connect_timeout``. A write that failed after its first byte has left half
     of something on the wire, so every later call raises and the reader sees a cut stream: only an undisturbed stream is
-    ever marked as complete.
+    ever marked as complete. One that finds the other side gone waits up to a second to learn whether the function there
+    has failed, and raises that error then.
 
     Leaving ``with`` normally closes; leaving it on an exception aborts. Wrappers that do not know ``abort``
     (``io.BufferedWriter``, ``io.TextIOWrapper``, ``gzip.GzipFile``, …) call ``close`` in both cases.
