@@ -7,6 +7,20 @@ next one: connect, hello, ``reattach``, ``engine::workers::register``, the regis
 link current and callers go on. A call that had not left whole when its link ended is its sender's: nobody can
 have run it.
 
+States, of which listeners are told:
+
+=================  ==============================  ==========================================================
+state              what happens                    next state
+=================  ==============================  ==========================================================
+``disconnected``   :meth:`Session.open`            ``connecting``
+``connecting``     the first link is made          ``connected``
+``connecting``     it cannot be made               ``failed``; with ``keep_trying`` ``reconnecting``
+``connected``      its link ends, however          ``reconnecting``
+``reconnecting``   a link is made                  ``connected``
+``reconnecting``   no more tries, or refused       ``failed``
+any                the worker is shut down         ``disconnected``, the last one
+=================  ==============================  ==========================================================
+
 Threads. ``received`` and ``ended`` run on the reader thread and never block. Everything else runs in
 callers' threads or in the reconnecting thread. ``_lock`` guards the fields; it is a leaf: nothing is sent,
 waited for or called back while it is held (but for its own ``wait``, which lets it go); what it may be
