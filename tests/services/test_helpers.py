@@ -270,19 +270,24 @@ class TestPublishing:
                 "config": {"topic": topic, "queue_config": {"maxRetries": 1, "backoffDelayMs": 10}},
             },
         )
-        for number in range(2):
+        for number in range(3):
             worker.queues.publish(topic, {"number": number})
-        dead = self.dead(worker, topic, 2)
+        dead = self.dead(worker, topic, 3)
         assert topic in [item["topic"] for item in worker.queues.dead_topics()]
-        assert len(worker.queues.dead_messages(topic, limit=1)) == 1
+        assert worker.queues.dead_messages(topic, limit=1) == dead[:1]
+        assert worker.queues.dead_messages(topic, offset=1) == dead[1:]
+        assert worker.queues.dead_messages(topic, offset=1, limit=1) == dead[1:2]
         assert worker.queues.discard_message(topic, dead[0]["id"]) is True
         assert worker.queues.discard_message(topic, dead[0]["id"]) is False
         failing = False
         while not calls.empty():
             calls.get()
         assert worker.queues.redrive_message(topic, "no-such-message") is False
-        assert worker.queues.redrive(topic) == 1
+        assert worker.queues.redrive_message(topic, dead[1]["id"]) is True
         assert calls.get(timeout=WAIT) == dead[1]["payload"]
+        assert worker.queues.redrive_message(topic, dead[1]["id"]) is False
+        assert worker.queues.redrive(topic) == 1
+        assert calls.get(timeout=WAIT) == dead[2]["payload"]
         assert worker.queues.redrive(topic) == 0
 
     @staticmethod
