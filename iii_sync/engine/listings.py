@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Optional, Union
 
@@ -156,10 +156,14 @@ class _View:
             about["pid"] = worker.profile.pid
         return self._about(about, [entry for entry in self.entries() if entry.owner is worker], worker)
 
-    def _about(self, about: JsonObject, entries: Iterable[_Entry], owner: Union[Worker, str]) -> JSON:
+    def _about(self, about: JsonObject, entries: list[_Entry], owner: Union[Worker, str]) -> JSON:
         functions: list[JSON] = [entry.summary() for entry in sorted(entries, key=lambda entry: entry.id)]
-        types, triggers = self.triggers.of_worker(owner)
-        return {"worker": about, "functions": functions, "trigger_types": types, "registered_triggers": triggers}
+        return {
+            "worker": about,
+            "functions": functions,
+            "trigger_types": self.triggers.types_of(owner),
+            "registered_triggers": self.triggers.of_functions({(entry.id, entry.namespace) for entry in entries}),
+        }
 
     def _services(self) -> list[str]:
         return sorted({builtin.service for builtin in self._router.builtins.values()})

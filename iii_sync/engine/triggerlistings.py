@@ -106,12 +106,16 @@ class TriggerView:
             if (trigger.function_id, trigger.namespace) == (function_id, namespace)
         ]
 
-    def of_worker(self, owner: Union[Worker, str]) -> tuple[list[JSON], list[JSON]]:
-        """Return the types a worker, or a service of the engine, provides, and the triggers it registered."""
-        kinds = [kind for kind in self._sorted_types() if kind.provider is owner or kind.service == owner]
-        return [_type_summary(kind) for kind in kinds], [
-            self._summary(trigger) for trigger in self._live() if trigger.owner is owner
+    def of_functions(self, functions: set[tuple[str, str]]) -> list[JSON]:
+        """Return the triggers of functions, given their ids and namespaces; whoever registered them."""
+        return [
+            self._summary(trigger) for trigger in self._live() if (trigger.function_id, trigger.namespace) in functions
         ]
+
+    def types_of(self, owner: Union[Worker, str]) -> list[JSON]:
+        """Return the types that a worker, or a service of the engine, provides."""
+        kinds = [kind for kind in self._sorted_types() if kind.provider is owner or kind.service == owner]
+        return [_type_summary(kind) for kind in kinds]
 
     def _sorted_types(self) -> list[TriggerType]:
         return sorted(self._triggers.types.values(), key=lambda kind: (kind.id, kind.namespace))

@@ -186,6 +186,21 @@ class TestOnBothEngines:
         function = user.ask("engine::functions::info", {"function_id": function_id})
         assert function["registered_triggers"] == bound
 
+    def test_page_of_a_worker(self, engine_url: str, user: Worker, provider: Worker, hook: str) -> None:
+        """It shows the types that it provides and the triggers of its functions, whoever registered them."""
+        self.provide(provider, hook)
+        shop, page = f"shop-{hook}", {"name": f"provider-of-{hook}"}
+        with worker(engine_url, **page, namespace=shop) as twin:
+            for owner in (provider, twin):
+                owner.register("f-of-the-page")
+            foreign = user.trigger(hook, "f-of-the-page", {})
+            provider.trigger(hook, f"{hook}::nobody's", {})
+            elsewhere = provider.trigger(hook, "f-of-the-page", {}, namespace=shop)
+            for namespace, kinds, triggers in (("default", [hook], [foreign]), (shop, [], [elsewhere])):
+                about = user.ask("engine::workers::info", {**page, "namespace": namespace})
+                assert [kind["id"] for kind in about["trigger_types"]] == kinds
+                assert [trigger["id"] for trigger in about["registered_triggers"]] == triggers
+
     def test_workers_come_and_go(self, engine_url: str, user: Worker, hook: str) -> None:
         """``engine::workers-available`` fires for each step in the life of another worker."""
         user.register(hook)
@@ -268,15 +283,6 @@ class TestOwnTypes:
             other.send(type="unregistertriggertype", id=kind)
         assert shelf.bound == ["shelf"]
         assert client.call("engine::triggers::info", {"id": "mine"})[0] == "NOT_FOUND"
-
-    def test_worker_info(self, client: Client, shelf: Shelf) -> None:
-        """A worker's page shows what it provides and what it registered."""
-        client.announce(name="api")
-        client.send(type="registertriggertype", id="mine", description="d")
-        register(client, "a")
-        about = client.call("engine::workers::info", {"name": "api"})
-        assert [kind["id"] for kind in about["trigger_types"]] == ["mine"]
-        assert [trigger["id"] for trigger in about["registered_triggers"]] == ["a"]
 
 
 class TestWaiting:
