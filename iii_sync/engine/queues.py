@@ -149,9 +149,8 @@ class Queues:
 
         def deliver(finish: Finish) -> None:
             def call() -> None:
-                self._router.call(
-                    trigger.function_id, data, finish, namespace=trigger.namespace, metadata=trigger.metadata
-                )
+                # Without the trigger's metadata, as on the real engine.
+                self._router.call(trigger.function_id, data, finish, namespace=trigger.namespace)
 
             def skip(failure: Optional[Failure]) -> None:
                 finish(Success() if failure is None else failure)

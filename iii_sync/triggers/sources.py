@@ -190,7 +190,8 @@ def queue(
 ) -> TriggerSource:
     """Call the function with each message of a durable topic, again and again until it succeeds.
 
-    The trigger type is ``durable:subscriber``; messages come from ``iii::durable::publish``.
+    The trigger type is ``durable:subscriber``; messages come from ``Worker.queues.publish``. Metadata of the trigger is
+    not delivered.
 
     Args:
         topic: The topic.

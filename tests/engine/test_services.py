@@ -412,15 +412,18 @@ class TestQueues:
                 return messages
 
     def test_topic(self, caller: Worker, listener: Worker, name: str) -> None:
-        """Retries, then the dead letters, then once more."""
-        listener.trigger("durable:subscriber", name, {"topic": name, "queue_config": {"maxRetries": 2}})
+        """Retries, then the dead letters, then once more; the trigger's metadata is not delivered."""
+        config = {"topic": name, "queue_config": {"maxRetries": 2}}
+        listener.trigger("durable:subscriber", name, config, metadata={"m": 1})
         assert caller.ask("iii::durable::publish", {"topic": name, "data": {"x": 1}}) is None
         assert self.failing(listener, name, 3) == [{"x": 1}] * 3
         (message,) = self.dead(caller, name)
         assert (message["payload"], message["retries"]) == ({"x": 1}, 3)
         assert caller.ask("engine::queue::topic_stats", {"topic": name})["dlq_depth"] == 1
         assert caller.ask("iii::queue::redrive", {"queue": name}) == {"queue": name, "redriven": 1}
-        listener.answer(listener.invoked(name), result=None)
+        call = listener.invoked(name)
+        assert call.get("metadata") is None
+        listener.answer(call, result=None)
         while caller.ask("engine::queue::topic_stats", {"topic": name})["dlq_depth"]:
             pass
 
