@@ -7,8 +7,9 @@ import dataclasses
 import threading
 from typing import Any, Callable
 
-from iii_sync import Worker, current_invocation
+from iii_sync import Worker, current_invocation, register_worker
 from iii_sync.request import prepare
+from iii_sync.tracing import incoming
 
 WAIT = 20.0
 
@@ -35,6 +36,19 @@ def test_nobody_is_told_where_the_engine_does_not_tell(worker: Worker, peer: Wor
     """A payload that is no object has no room for the caller (PROTOCOL 3.4)."""
     function = peer.register_function(unique("seen"), seen)
     assert worker.trigger(function.id, [1])[0]["caller_worker_id"] is None
+
+
+def test_the_trace_of_a_call_is_told(engine_url: str, unique: Unique) -> None:
+    """As it came; the real engine adds baggage of its own."""
+    headers = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "baggage": "tenant=a"}
+    with register_worker(engine_url, tracing=False) as worker:
+        function = worker.register_function(unique("seen"), seen)
+        with incoming(headers):
+            invocation = worker.trigger(function.id)[0]
+        assert invocation["traceparent"] == headers["traceparent"]
+        assert "tenant=a" in invocation["baggage"].split(",")
+        invocation = worker.trigger(function.id)[0]
+        assert (invocation["traceparent"], invocation["baggage"]) == (None, None)
 
 
 def test_outside_of_handlers_there_is_none(worker: Worker, unique: Unique) -> None:
