@@ -197,7 +197,7 @@ def queue(
         topic: The topic.
         queue_config: The engine's options: ``type``, ``maxRetries``, ``concurrency``, ``visibilityTimeout``,
             ``delaySeconds``, ``backoffType``, …
-        condition_function_id: See :func:`cron`.
+        condition_function_id: See :func:`cron`; an error counts as a try that failed.
 
     Returns:
         What ``Worker.register_trigger`` and ``Worker.function`` take.

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import queue as queues
 import urllib.error
 import urllib.request
 from typing import Any
 
 import pytest
 
-from iii_sync import Worker, errors, register_worker
+from iii_sync import Invocation, Worker, current_invocation, errors, register_worker
 from iii_sync.triggers import TriggerSource, cron, http, log, queue, state, stream, subscribe
 
-from .support import Heard, Unique
+from ..support.waiting import wait_until
+from .support import WAIT, Heard, Unique, fire, source, value_of
 
 
 @pytest.fixture
@@ -115,31 +117,72 @@ def test_http(worker: Worker, unique: Unique, engine_http_url: str) -> None:
     assert caught.value.code == 422
 
 
-@pytest.mark.parametrize("kind", ["state", "stream"])
+@pytest.mark.parametrize("kind", ["queue", "state", "stream"])
 def test_conditions(worker: Worker, heard: Heard, unique: Unique, kind: str) -> None:
     """Only ``False`` skips the call."""
     name, condition = unique("name"), unique("condition")
-
-    def answers(data: Any) -> Any:
-        value = data["new_value"] if kind == "state" else data["event"]["data"]
-        return value["go"]
-
-    worker.register_function(condition, answers)
-    if kind == "state":
-        worker.register_trigger(state(scope=name, condition_function_id=condition), heard.id)
-    else:
-        worker.register_trigger(stream(name, condition_function_id=condition), heard.id)
+    worker.register_function(condition, lambda data: value_of(kind, data)["go"])
+    worker.register_trigger(source(kind, name, condition_function_id=condition), heard.id)
     for go in (False, 0, None, True):
-        value = {"go": go}
-        if kind == "state":
-            worker.trigger("state::set", {"scope": name, "key": repr(go), "value": value})
-        else:
-            worker.trigger("stream::set", {"stream_name": name, "group_id": "g", "item_id": repr(go), "data": value})
-    called = {
-        repr(call["new_value"] if kind == "state" else call["event"]["data"])
-        for call, _ in (heard.next() for _ in range(3))
-    }
+        fire(worker, kind, name, {"go": go})
+    called = {repr(value_of(kind, heard.next()[0])) for _ in range(3)}
     assert called == {repr({"go": go}) for go in (0, None, True)} and heard.calls.empty()
+
+
+@pytest.mark.parametrize("kind", ["queue", "state", "stream"])
+def test_a_condition_that_fails_skips_the_call(worker: Worker, heard: Heard, unique: Unique, kind: str) -> None:
+    """One that raises, and one that is not there; for a message of a queue that is a try that failed."""
+    names = [unique("raising"), unique("missing")]
+    worker.register_function(names[0], lambda data: data["no such key"])
+    for name in names:
+        worker.register_trigger(source(kind, name, condition_function_id=name), heard.id)
+        fire(worker, kind, name, {"n": 1})
+        if kind == "queue":
+            wait_until(lambda: worker.queues.stats(name)["dlq_depth"] == 1, "the dead message")  # noqa: B023
+        else:
+            every = Heard(worker, unique(f"every-{name}"))
+            worker.register_trigger(source(kind, name), every.id)
+            fire(worker, kind, name, {"n": 2})
+            assert value_of(kind, every.next()[0]) == {"n": 2}
+    assert heard.calls.empty()
+
+
+def test_cron_asks_its_condition_every_time(worker: Worker, heard: Heard, unique: Unique) -> None:
+    """``False``, an error and a condition that is missing skip the call."""
+    times: list[str] = []
+
+    def third(data: Any) -> int:
+        times.append(data["scheduled_time"])
+        if len(times) == 2:
+            raise ValueError("not now")
+        return len(times) != 1 and 0
+
+    condition = worker.register_function(unique("condition"), third)
+    for asked in (condition.id, unique("missing")):
+        worker.register_trigger(cron("* * * * * *", condition_function_id=asked), heard.id, metadata=asked)
+    event, metadata = heard.next()
+    assert (event["scheduled_time"], metadata) == (times[2], condition.id)
+
+
+@pytest.mark.parametrize("kind", ["http", "queue", "state", "stream", "subscribe"])
+def test_what_is_called_so_is_nobodys_call(
+    worker: Worker, peer: Worker, unique: Unique, engine_http_url: str, kind: str
+) -> None:
+    """Who makes it happen is no caller. Metadata is that of the trigger, and of topics it does not come."""
+    name = unique(kind)
+    found: queues.Queue[Any] = queues.Queue()
+
+    def tell(data: Any) -> Any:
+        found.put((current_invocation(), data))
+        return {"status_code": 200}
+
+    peer.register_function(name, tell)
+    peer.register_trigger(source(kind, name), name, metadata={"m": 1})
+    fire(worker, kind, name, {"n": 1}, engine_http_url)
+    invocation, data = found.get(timeout=WAIT)
+    assert isinstance(data, dict) and "_caller_worker_id" not in data
+    metadata = None if kind in ("queue", "subscribe") else {"m": 1}
+    assert invocation == Invocation(name, invocation.invocation_id, None, metadata, None, None)
 
 
 def test_what_the_helpers_make() -> None:
