@@ -12,7 +12,7 @@ import pytest
 from iii_sync import Worker, errors, register_worker
 from iii_sync.triggers import Trigger, cron, subscribe
 
-from .support import WAIT, Heard, Unique
+from .support import WAIT, Heard, Unique, fire, source
 
 
 @pytest.fixture
@@ -158,18 +158,25 @@ def test_an_id_or_a_route_twice_is_refused(worker: Worker, heard: Heard, unique:
     assert worker.register_trigger("http", heard.id, {"api_path": f"{path}/:id"}, trigger_id=first.id).is_active()
 
 
-def test_triggers_of_a_worker_with_a_namespace(engine_url: str, worker: Worker, unique: Unique) -> None:
-    """The function is its own by default; the engine's types are found all the same."""
-    space, scope = unique("space"), unique("scope")
-    other = Heard(worker, "f")
-    with register_worker(engine_url, namespace=space) as spaced:
-        own = Heard(spaced, "f")
-        spaced.register_trigger("state", "f", {"scope": scope, "key": "own"})
-        spaced.register_trigger("state", "f", {"scope": scope, "key": "other"}, namespace="default")
-        for key, heard in (("own", own), ("other", other)):
-            worker.trigger("state::set", {"scope": scope, "key": key, "value": 1})
-            assert heard.next()[0]["key"] == key
-        assert own.calls.empty() and other.calls.empty()
+@pytest.mark.parametrize("kind", ["cron", "http", "queue", "state", "stream", "subscribe"])
+def test_triggers_of_a_worker_with_a_namespace(
+    engine_url: str, engine_http_url: str, worker: Worker, unique: Unique, kind: str
+) -> None:
+    """The function and its condition are its own by default; the engine's types are found all the same."""
+    name, condition, asked = unique("f"), unique("condition"), []
+    options = {} if kind == "subscribe" else {"condition_function_id": condition}
+    with register_worker(engine_url, namespace=unique("space")) as spaced:
+        heard = [Heard(there, name, {"status_code": 200}) for there in (spaced, worker)]
+        spaced.register_function(condition, lambda data: asked.append("own"))
+        worker.register_function(condition, lambda data: asked.append("other"))
+        for key, one, namespace in (("own", heard[0], None), ("other", heard[1], "default")):
+            about = unique(key)
+            trigger = spaced.register_trigger(source(kind, about, **options), name, namespace=namespace)
+            fire(spaced, kind, about, {"key": key}, engine_http_url)
+            one.next()
+            trigger.unregister()
+    assert kind == "cron" or all(one.calls.empty() for one in heard)
+    assert set(asked) == ({"own", "other"} if options else set())
 
 
 def test_after_shutdown(engine_url: str) -> None:
