@@ -20,6 +20,30 @@ WAIT = 20.0
 Unique = Callable[[str], str]
 
 
+def read(worker: Worker, function_id: str, payload: Any = None, **options: Any) -> Any:
+    """The result of a function that writes, opened as a file."""
+    with worker.open(function_id, "rb", payload, **options) as file:
+        file.read()
+    return file.result
+
+
+def written(worker: Worker, function_id: str, payload: Any = None, **options: Any) -> Any:
+    """The result of a function that reads, opened as a file."""
+    with worker.open(function_id, "wb", payload, **options) as file:
+        file.write(b"x")
+    return file.result
+
+
+#: The forms of a call, each with the function's result.
+FORMS: dict[str, Callable[..., Any]] = {
+    "trigger": Worker.trigger,
+    "submit": lambda *arguments, **options: Worker.submit(*arguments, **options).result(WAIT),
+    "map": lambda worker, function_id, payload=None, **options: next(worker.map(function_id, [payload], **options)),
+    "open to read": read,
+    "open to write": written,
+}
+
+
 @pytest.fixture
 def echo(peer: Worker, unique: Unique) -> str:
     """A function on another worker that returns its payload."""
@@ -330,13 +354,14 @@ def test_void_calls_return_at_once_and_arrive(worker: Worker, peer: Worker, uniq
     assert worker.submit(function.id, action=TriggerAction.Void()).result(WAIT) is None
 
 
-def test_enqueue_without_a_provider(worker: Worker, unique: Unique, engine_kind: str) -> None:
+@pytest.mark.parametrize("form", ["trigger", "submit"])
+def test_enqueue_without_a_provider(worker: Worker, unique: Unique, engine_kind: str, form: str) -> None:
     """The engine's error comes back; the local engine has a queue of its own, and gives a receipt."""
     if engine_kind == "local":
-        assert worker.trigger(unique("later"), {}, action=TriggerAction.Enqueue(unique("q")))["messageReceiptId"]
+        assert FORMS[form](worker, unique("later"), {}, action=TriggerAction.Enqueue(unique("q")))["messageReceiptId"]
         return
     with pytest.raises(errors.InvocationError) as caught:
-        worker.trigger(unique("later"), {}, action=TriggerAction.Enqueue("q"))
+        FORMS[form](worker, unique("later"), {}, action=TriggerAction.Enqueue("q"))
     assert caught.value.code == "enqueue_error"
 
 
@@ -346,7 +371,10 @@ def no_longer(worker: Worker, function: FunctionRef) -> None:
     worker.engine.workers()
 
 
-def test_enqueue_gives_a_receipt_and_the_call_comes_later(engine_url: str, unique: Unique, engine_kind: str) -> None:
+@pytest.mark.parametrize("form", ["trigger", "submit"])
+def test_enqueue_gives_a_receipt_and_the_call_comes_later(
+    engine_url: str, unique: Unique, engine_kind: str, form: str
+) -> None:
     """The receipt is the answer; the function runs afterwards, with the payload.
 
     The real engine has no queue for this action but that of a worker that provides one, even with ``iii-queue``: there
@@ -359,7 +387,7 @@ def test_enqueue_gives_a_receipt_and_the_call_comes_later(engine_url: str, uniqu
         if engine_kind == "real":
             provides = provider.register_function("engine::queue::enqueue", asked.put)
         name = unique("q")
-        receipt = worker.trigger(function.id, {"a": 1}, action=TriggerAction.Enqueue(name))["messageReceiptId"]
+        receipt = FORMS[form](worker, function.id, {"a": 1}, action=TriggerAction.Enqueue(name))["messageReceiptId"]
         assert isinstance(receipt, str)
         if engine_kind == "real":
             message = asked.get(timeout=WAIT)
@@ -407,16 +435,24 @@ def test_an_action_the_engine_does_not_know_is_refused(worker: Worker, echo: str
         worker.trigger(echo, 1, action=action)
 
 
-def test_a_namespace_that_has_no_such_function(engine_url: str, worker: Worker, unique: Unique) -> None:
-    """A call goes to the namespace that it names, else to the worker's own."""
-    space = unique("space")
-    with register_worker(engine_url, namespace=space) as there:
-        function = there.register_function(unique("f"), lambda data: "there")
-        assert there.trigger(function.id) == "there"
-        assert worker.trigger(function.id, namespace=space) == "there"
-        assert worker.trigger({"function_id": function.id, "namespace": space}) == "there"
+@pytest.mark.parametrize("form", FORMS)
+def test_a_call_in_another_namespace(engine_url: str, worker: Worker, unique: Unique, form: str) -> None:
+    """It goes to the one that it names, else to the worker's own; with its metadata."""
+    space, call = unique("space"), FORMS[form]
+
+    def there(data: Any, metadata: Any = None) -> Any:
+        for end in data.values():
+            end.close() if end.writable() else end.read()
+        return metadata
+
+    with register_worker(engine_url, namespace=space) as home:
+        function = home.register_function(unique("f"), there)
+        assert call(home, function.id, {}, metadata={"m": 1}) == {"m": 1}
+        assert call(worker, function.id, {}, namespace=space, metadata={"m": 2}) == {"m": 2}
         with pytest.raises(errors.FunctionNotFoundError, match=space):
-            worker.trigger(function.id)
+            call(worker, function.id, {})
+        if form in ("trigger", "submit"):
+            assert call(worker, {"function_id": function.id, "payload": {}, "namespace": space}) is None
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from iii_sync import Worker, errors, http
+from iii_sync import Worker, errors, http, register_worker
 
 from .site import WAIT, Site
 
@@ -33,6 +33,16 @@ def test_an_id_of_its_own(site: Site, unique: Any) -> None:
     assert [function.id for function in made.functions] == [unique("mine")]
     assert (site.request().status, site.request("", "POST").status) == (200, 200)
     assert site.base in repr(made)
+
+
+def test_a_worker_with_a_namespace(engine_url: str, engine_http_url: str, unique: Any) -> None:
+    """Answers with a function of its own, and asks its own condition."""
+    with register_worker(engine_url, namespace=unique("space")) as worker:
+        site = Site(worker, engine_http_url)
+        condition = worker.register_function(unique("condition"), lambda data: "no" not in data["query_params"])
+        site.serve(lambda request: request.path_params["id"], "/:id", condition=condition)
+        assert site.request("/5").body == b"5"
+        assert site.request("/5?no=1").status == 422
 
 
 def test_unregister_takes_routes_and_functions_back(site: Site) -> None:
