@@ -309,15 +309,18 @@ class TestEngine:
 
     def test_functions(self, worker: Worker, unique: Unique) -> None:
         """Found by prefix, search and worker; described by id."""
-        name = unique("fn")
+        name, none = unique("fn"), unique("none")
         worker.register_function(name, lambda _: None, description="does nothing", metadata={"a": 1})
-        for found in (worker.engine.functions(prefix=name), worker.engine.functions(search=name)):
-            assert [(item["function_id"], item["description"], item["metadata"]) for item in found] == [
+        engine: Any = worker.engine
+        for found in ({"prefix": name}, {"search": name}, {"worker": worker.worker_name}):
+            listed = engine.functions(**found)
+            assert [(item["function_id"], item["description"], item["metadata"]) for item in listed] == [
                 (name, "does nothing", {"a": 1})
             ]
         detail = worker.engine.function(name)
         assert (detail["function_id"], detail["registered_triggers"]) == (name, [])
-        assert worker.engine.functions(prefix=unique("nothing")) == []
+        for missing in ({"prefix": none}, {"search": none}, {"worker": none}, {"prefix": name, "worker": none}):
+            assert engine.functions(**missing) == []
         ids = [item["function_id"] for item in worker.engine.functions(include_internal=True)]
         assert "engine::workers::list" in ids
         assert "engine::workers::list" not in [item["function_id"] for item in worker.engine.functions()]
@@ -338,28 +341,52 @@ class TestEngine:
             assert (summary["description"], summary["isolation"]) == ("for a test", "container")
             assert platform.system() in str(summary["os"])
             assert (summary["status"], summary["ip_address"]) == ("connected", "127.0.0.1")
+            assert [item["name"] for item in worker.engine.workers(search=name, runtime="python")] == [name]
+            assert worker.engine.workers(search=name, runtime="engine") == []
             detail = worker.engine.worker(name, namespace=space)
             assert (detail["worker"]["pid"], detail["functions"]) == (os.getpid(), [])
         end = time.monotonic() + WAIT
         while worker.engine.workers(search=name):  # the engine hears of the end in its own time
             assert time.monotonic() < end
             time.sleep(0.01)
-        assert "engine" in {item["runtime"] for item in worker.engine.workers(status="available")}
+        for found in (worker.engine.workers(status="available"), worker.engine.workers(runtime="engine")):
+            assert {item["runtime"] for item in found} == {"engine"}
 
     def test_triggers(self, worker: Worker, unique: Unique) -> None:
-        """Types and registered ones."""
-        name = unique("fn")
+        """Registered ones, found by type, function, search and worker."""
+        name, none = unique("fn"), unique("none")
         worker.register_function(name, lambda _: None)
         config = {"topic": name}
         made = worker.trigger(
             "engine::register_trigger", {"trigger_type": "subscribe", "function_id": name, "config": config}
         )
-        (listed,) = worker.engine.triggers(function_id=name)
+        engine: Any = worker.engine
+        mine = {"worker": worker.worker_name}
+        (listed,) = engine.triggers(function_id=name)
         assert (listed["id"], listed["trigger_type"], listed["config"]) == (made["id"], "subscribe", config)
-        assert worker.engine.triggers(trigger_type=unique("none")) == []
-        assert worker.engine.trigger(made["id"])["function_id"] == name
-        assert "subscribe" in [item["id"] for item in worker.engine.trigger_types()]
-        assert worker.engine.trigger_type("subscribe")["instance_count"] >= 1
+        for found in ({"search": name}, mine, {**mine, "trigger_type": "subscribe"}):
+            assert engine.triggers(**found) == [listed]
+        for missing in ({"trigger_type": none}, {"search": none}, {"worker": none}, {**mine, "trigger_type": "cron"}):
+            assert engine.triggers(**missing) == []
+        assert engine.trigger(made["id"])["function_id"] == name
+
+    def test_trigger_types(self, worker: Worker, unique: Unique) -> None:
+        """Found by search, prefix and worker; described by id."""
+        name, none = unique("hook"), unique("none")
+        worker.register_trigger_type(name, "a hook", (print, print))
+        engine: Any = worker.engine
+        mine = {"worker": worker.worker_name}
+        for found in ({"search": name}, {"prefix": name}, mine):
+            listed = engine.trigger_types(**found)
+            assert [(item["id"], item["worker_name"], item["description"]) for item in listed] == [
+                (name, worker.worker_name, "a hook")
+            ]
+        for missing in ({"search": none}, {"prefix": none}, {"worker": none}, {**mine, "prefix": "cron"}):
+            assert engine.trigger_types(**missing) == []
+        assert "subscribe" in [item["id"] for item in engine.trigger_types()]
+        assert engine.trigger_type(name)["instance_count"] == 0
+        worker.register_trigger(name, "f")
+        assert engine.trigger_type(name)["instance_count"] == 1
 
     def test_what_is_not_there(self, worker: Worker, unique: Unique) -> None:
         """Is an error with a code."""
