@@ -191,19 +191,19 @@ class LocalEngineProgram(EngineProgram):
         return [sys.executable, "-m", "iii_sync", "engine", *ports]
 
 
-def engine_program(kind: str) -> EngineProgram:
-    """An engine of the given kind, not started yet; stop() removes what it leaves."""
+def engine_program(kind: str, *, logs: bool = False) -> EngineProgram:
+    """An engine of the given kind, which keeps logs if asked to, not started yet; stop() removes what it leaves."""
     if kind == "local":
         return LocalEngineProgram()
     program = real_engine_program()
     assert program is not None, f"the real engine is not installed; {REAL_ENGINE_VARIABLE} names its program"
-    return RealEngine(program)
+    return RealEngine(program, guarded=logs)
 
 
 @contextlib.contextmanager
-def killable_engine(kind: str) -> Iterator[EngineProgram]:
+def killable_engine(kind: str, *, logs: bool = False) -> Iterator[EngineProgram]:
     """Run an engine of the given kind that a test may kill and start again."""
-    engine = engine_program(kind)
+    engine = engine_program(kind, logs=logs)
     try:
         engine.start()
         yield engine
