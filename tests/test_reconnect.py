@@ -620,10 +620,10 @@ def test_shutdown_during_a_reconnect_is_quick_and_silent(
     assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-def test_a_clean_end_is_no_warning(local_engine_url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_clean_end_is_no_warning(engine_url: str, caplog: pytest.LogCaptureFixture) -> None:
     """Neither side of a worker that is shut down complains."""
     for _ in range(5):
-        with register_worker(local_engine_url) as worker:
+        with register_worker(engine_url) as worker:
             worker.register_function(f"f-{worker.worker_id}", print)
     assert [record.message for record in caplog.records if record.name.startswith("iii_sync")] == []
 

@@ -14,6 +14,7 @@ import pytest
 import iii_sync
 from iii_sync import InitOptions, Worker, errors, register_worker
 
+from .support.engines import engine_program
 from .support.rawserver import RawPeer, raw_server
 
 QUICK = 0.5
@@ -301,22 +302,19 @@ def test_an_unknown_option_is_a_type_error() -> None:
         register_worker("ws://127.0.0.1:1", conect_timeout=1)  # type: ignore[call-arg]
 
 
-def test_keep_trying_connects_when_the_engine_comes_up(unused_url: str) -> None:
+def test_keep_trying_connects_when_the_engine_comes_up(engine_kind: str) -> None:
     """The worker is there at once; calls made meanwhile wait for the connection."""
-    port = int(unused_url.rpartition(":")[2])
-    worker = register_worker(unused_url, keep_trying=True)
+    engine = engine_program(engine_kind)
     try:
-        assert worker.get_connection_state() == "reconnecting"
-        with pytest.raises(errors.ConnectionLostError) as caught:
-            worker.trigger("engine::baggage::get", {"key": "x"}, timeout=0.2)
-        assert caught.value.may_have_run is False
-        from iii_sync.engine import LocalEngine
-
-        with LocalEngine(port=port):
+        with register_worker(engine.url, keep_trying=True) as worker:
+            assert worker.get_connection_state() == "reconnecting"
+            with pytest.raises(errors.ConnectionLostError) as caught:
+                worker.trigger("engine::baggage::get", {"key": "x"}, timeout=0.2)
+            assert caught.value.may_have_run is False
+            engine.start()
             assert worker.trigger("engine::baggage::get", {"key": "x"}, timeout=20) == {"value": None}
-            worker.shutdown()
     finally:
-        worker.shutdown()
+        engine.stop()
 
 
 def test_the_states_are_told_once_each(engine_url: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -338,11 +336,11 @@ def test_the_states_are_told_once_each(engine_url: str, caplog: pytest.LogCaptur
     assert "this one does not like disconnected" in caplog.text
 
 
-def test_a_worker_does_not_pickle_and_its_repr_holds_no_secret(local_engine_url: str) -> None:
+def test_a_worker_does_not_pickle_and_its_repr_holds_no_secret(engine_url: str) -> None:
     """The query of the address may be a token."""
     import pickle
 
-    with register_worker(local_engine_url + "/?token=secret") as worker:
+    with register_worker(engine_url + "/?token=secret") as worker:
         assert "secret" not in repr(worker) and "secret" not in worker.get_address()
         with pytest.raises(TypeError, match="register|made|make"):
             pickle.dumps(worker)
@@ -427,11 +425,11 @@ def test_reconnects_when_the_engine_drops_the_connection(caplog: pytest.LogCaptu
     assert seen[1]["function_id"] == "engine::workers::register"
 
 
-def test_listeners_hear_the_states_in_their_order(local_engine_url: str) -> None:
+def test_listeners_hear_the_states_in_their_order(engine_url: str) -> None:
     """However quickly they follow each other, and although a listener fails."""
     for _ in range(20):
         heard: list[str] = []
-        worker = register_worker(local_engine_url)
+        worker = register_worker(engine_url)
         session = worker._session
         worker.add_connection_state_listener(heard.append)
         states = ["reconnecting", "connecting"] * 10

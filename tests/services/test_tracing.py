@@ -263,9 +263,9 @@ except ValueError as exc:
 """
 
 
-def test_opentelemetry_is_not_imported_unasked(local_engine_url: str, unique: Unique) -> None:
+def test_opentelemetry_is_not_imported_unasked(engine_url: str, unique: Unique) -> None:
     """Calls work without it; who asks for it and does not have it is told what to install."""
-    script = SCRIPT.format(url=local_engine_url, name=unique("f"), headers=HEADERS)
+    script = SCRIPT.format(url=engine_url, name=unique("f"), headers=HEADERS)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=WAIT * 2)
     assert (done.returncode, done.stderr) == (0, "")
     assert "pip install 'iii_sync[otel]'" in done.stdout
