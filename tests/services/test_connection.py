@@ -61,10 +61,11 @@ def test_the_environment_speaks_for_the_worker(
 
 
 def test_large_messages_are_announced_by_who_takes_them() -> None:
-    """The engine then sends what is above the usual size, too."""
+    """The engine then sends what is above the usual size, too: all of it, whatever the limit is."""
     assert "features" not in announced()
     assert "features" not in announced(max_payload=1000)
-    assert announced(max_payload=64 * MiB)["features"] == ["large-messages.v1"]
+    for limit in (16 * MiB, 64 * MiB):
+        assert announced(max_payload=limit)["features"] == ["large-messages.v1"]
 
 
 def test_features_of_the_engine_are_no_obstacle() -> None:
@@ -82,23 +83,47 @@ def test_features_of_the_engine_are_no_obstacle() -> None:
         assert worker.trigger("f") == {"value": "f"}
 
 
-@pytest.mark.parametrize("size", [2 * MiB, 20 * MiB])
-def test_a_large_answer_comes_in_pieces(size: int) -> None:
-    """As newer engines send everything above 1 MiB: text in frames of 1 MiB and an empty last one."""
+@pytest.mark.parametrize(("size", "limit"), [(2, 64), (20, 64), (20, 24), (20, 17)])
+def test_a_large_answer_comes_in_pieces(size: int, limit: int) -> None:
+    """As newer engines send everything above 1 MiB: text in frames of 1 MiB and an empty last one.
+
+    They send up to 64 MiB to whoever takes more than 16; what this worker does not take ends the call alone.
+    """
+    text = "€" * (size * MiB // 3)
 
     def behave(visit: Visit) -> None:
         visit.welcome()
         visit.serve(lambda message: message["function_id"] == "large")
         message = visit.seen[-1]
         answer = {"type": "invocationresult", "function_id": "large", "invocation_id": message["invocation_id"]}
-        text = json.dumps({**answer, "result": "€" * (size // 3)}, ensure_ascii=False).encode()
-        for start in range(0, len(text), MiB):
-            visit.peer.send_frame(0 if start else 1, text[start : start + MiB], end=False)
+        sent = json.dumps({**answer, "result": text}, ensure_ascii=False).encode()
+        for start in range(0, len(sent), MiB):
+            visit.peer.send_frame(0 if start else 1, sent[start : start + MiB], end=False)
         visit.peer.send_frame(0, b"", end=True)
         visit.serve()
 
-    with raw_engine(behave) as engine, register_worker(engine.url, max_payload=64 * MiB) as worker:
-        assert worker.trigger("large", timeout=WAIT) == "€" * (size // 3)
+    with raw_engine(behave) as engine, register_worker(engine.url, max_payload=limit * MiB) as worker:
+        if size < limit:
+            assert worker.trigger("large", timeout=WAIT) == text
+        else:
+            with pytest.raises(errors.PayloadTooLargeError, match=f"{(limit + 1) * MiB:,}"):
+                worker.trigger("large", timeout=WAIT)
+        assert worker.trigger("next") == {"value": "next"}
+
+
+@pytest.mark.parametrize("result", [{}, {"result": None}])
+def test_no_result_is_none(result: dict[str, None]) -> None:
+    """Left out by older engines, told by newer ones."""
+
+    def behave(visit: Visit) -> None:
+        visit.welcome()
+        visit.serve(lambda message: message["function_id"] == "f")
+        answer = {"type": "invocationresult", "function_id": "f", "invocation_id": visit.seen[-1]["invocation_id"]}
+        visit.peer.send_json({**answer, **result})
+        visit.serve()
+
+    with raw_engine(behave) as engine, register_worker(engine.url) as worker:
+        assert worker.trigger("f", timeout=WAIT) is None
         assert worker.trigger("next") == {"value": "next"}
 
 
