@@ -8,7 +8,7 @@ import logging
 import shutil
 import socket
 import time
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 
@@ -264,8 +264,15 @@ def test_server_sent_events(site: Site) -> None:
     assert response.headers["cache-control"] == "no-cache"
 
 
-@pytest.mark.parametrize("events", [True, False])
-def test_a_client_that_leaves_breaks_the_write(site: Site, caplog: pytest.LogCaptureFixture, events: bool) -> None:
+WRITES: dict[str, Callable[[StreamResponse], object]] = {
+    "write": lambda response: response.write(b"x" * 65536),
+    "send_event": lambda response: response.send_event({"n": 1}),
+    "send_comment": lambda response: response.send_comment("still there"),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_client_that_leaves_breaks_the_write(site: Site, caplog: pytest.LogCaptureFixture, name: str) -> None:
     """As a pipe does; and it is no failure of the function's, so there is no warning."""
     told = Noted()
 
@@ -273,7 +280,7 @@ def test_a_client_that_leaves_breaks_the_write(site: Site, caplog: pytest.LogCap
         def endlessly() -> None:
             end = time.monotonic() + WAIT
             while time.monotonic() < end:
-                response.send_event({"n": 1}) if events else response.write(b"x" * 65536)
+                WRITES[name](response)
 
         error = raised(endlessly)
         told(error)
@@ -288,8 +295,9 @@ def test_a_client_that_leaves_breaks_the_write(site: Site, caplog: pytest.LogCap
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-def test_a_client_that_leaves_before_the_head(site: Site) -> None:
-    """The write that begins the response says so, or one of the next."""
+@pytest.mark.parametrize("begin", ["start", "write"])
+def test_a_client_that_leaves_before_the_head(site: Site, begin: str) -> None:
+    """What begins the response says so, or one of the next writes."""
     begun, gone, told = Noted(), Noted(), Noted()
 
     def handler(request: StreamRequest, response: StreamResponse) -> None:
@@ -297,6 +305,8 @@ def test_a_client_that_leaves_before_the_head(site: Site) -> None:
         gone.get()
 
         def endlessly() -> None:
+            if begin == "start":
+                response.start()
             end = time.monotonic() + WAIT
             while time.monotonic() < end:
                 response.write(b"x" * 65536)
