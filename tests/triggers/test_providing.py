@@ -61,6 +61,10 @@ def test_a_function_of_a_type(worker: Worker, hooks: Hooks, unique: Unique) -> N
     function = kind.register_function(unique("f"), lambda data: None, description="one line")
     listed = worker.trigger("engine::functions::info", {"function_id": function.id})
     assert (listed["request_schema"], listed["description"]) == (schema, "one line")
+    with pytest.raises(errors.ConfigurationError, match=f"{function.id}' is registered by this worker already"):
+        kind.register_function(function.id, print)
+    with pytest.raises(errors.ConfigurationError, match="function id ''"):
+        kind.register_function("", print)
 
 
 def test_a_refusal_reaches_the_one_who_registered(
@@ -107,6 +111,32 @@ def test_the_provider_chooses_the_code(worker: Worker, peer: Worker, unique: Uni
     assert error is not None and error.code == "QUOTA"
     with pytest.raises(errors.InvocationError, match="QUOTA: too many"):
         worker.trigger("engine::register_trigger", {"trigger_type": hook, "function_id": "f", "config": {}})
+
+
+def test_a_handler_that_fails_when_a_trigger_goes(
+    worker: Worker, peer: Worker, hooks: Hooks, unique: Unique, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That is logged; the trigger has gone, and the handler hears of all others."""
+
+    def fail(config: TriggerConfig[Any]) -> None:
+        hooks.unregister_trigger(config)
+        raise ValueError("it stays")
+
+    hook = unique("hook")
+    peer.register_trigger_type(hook, "d", (hooks.register_trigger, fail))
+    ids = []
+    with caplog.at_level(logging.ERROR, "iii_sync.worker"):
+        for _ in range(2):
+            trigger = worker.register_trigger(hook, "f")
+            trigger.unregister()
+            ids.append(trigger.id)
+        heard = [hooks.next() for _ in range(4)]
+        later = worker.register_trigger(hook, "f")
+        assert hooks.next()[1].id == later.id  # so the other tasks have ended
+    assert [(what, config.id) for what, config in heard] == [(what, one) for one in ids for what in ("come", "gone")]
+    logged = [record for record in caplog.records if "unregister_trigger" in record.getMessage()]
+    assert [any(one in record.getMessage() for one in ids) for record in logged] == [True, True]
+    assert all(record.exc_info is not None and "it stays" in str(record.exc_info[1]) for record in logged)
 
 
 def test_a_late_provider(worker: Worker, peer: Worker, hooks: Hooks, unique: Unique) -> None:
