@@ -8,8 +8,11 @@ from typing import Any, Callable
 
 import pytest
 
-from iii_sync import TriggerAction, Worker, errors, register_worker
+from iii_sync import TriggerAction, Worker, errors, register_worker, triggers
 from iii_sync.pool import HandlerPool
+
+from .support.threads import in_thread
+from .support.waiting import wait_until
 
 WAIT = 30.0
 
@@ -288,3 +291,44 @@ def test_a_handlers_own_error_is_logged_where_it_happened(
     with pytest.raises(errors.HandlerFailedError):
         worker.trigger(worker.register_function(unique("buggy"), buggy).id)
     assert "buggy" in caplog.text and "KeyError: 'nokey'" in caplog.text and "line" in caplog.text
+
+
+def test_a_registration_above_the_limit_is_refused(engine_url: str, worker: Worker, unique: Unique) -> None:
+    """With the size and the limit; nothing stays of it."""
+    large, name = "x" * 10_000, unique("f")
+    with register_worker(engine_url, max_payload=5_000) as small:
+        attempts: list[Callable[[], object]] = [
+            lambda: small.register_function(name, print, metadata=large),
+            lambda: small.register_function(name, print, trigger=triggers.subscribe(large)),
+            lambda: small.register_http("GET", f"/{name}", print, description=large),
+            lambda: small.register_trigger("subscribe", name, {"topic": large}),
+            lambda: small.register_trigger_type(unique("hook"), large, (print, print)),
+        ]
+        for attempt in attempts:
+            with pytest.raises(errors.PayloadTooLargeError, match="10,.* bytes, the limit max_payload is 5,000"):
+                attempt()
+            assert small._registrations.registrations() == []
+        small.register_function(name, lambda data: data)
+        assert worker.trigger(name, 1) == 1
+
+
+def test_calls_during_a_shutdown_are_refused(engine_url: str, worker: Worker, unique: Unique) -> None:
+    """While those that run may still end."""
+    running, release = threading.Event(), threading.Event()
+
+    def slow(data: Any) -> bool:
+        running.set()
+        return release.wait(WAIT)
+
+    with register_worker(engine_url, shutdown_timeout=WAIT) as leaving:
+        function = leaving.register_function(unique("slow"), slow)
+        call = worker.submit(function.id)
+        assert running.wait(WAIT)
+        ended = in_thread(leaving.shutdown)
+        wait_until(lambda: leaving._functions.closed, "the shutdown")
+        with pytest.raises(errors.InvocationError, match="the worker is shutting down") as caught:
+            worker.trigger(function.id)
+        assert caught.value.code == "SHUTDOWN"
+        release.set()
+        assert call.result(WAIT) is True
+        ended()

@@ -334,6 +334,17 @@ class TestInvocations:
         with victim() as worker:
             assert called(worker, function_id, None)["error"]["code"] == "function_not_found"
 
+    def test_of_a_function_that_is_called_over_http(self) -> None:
+        """Is refused: it is elsewhere."""
+        with victim() as worker:
+            config = iii_sync.HttpInvocationConfig("https://host/")
+            done = in_thread(lambda: worker.worker.register_function("score", config))
+            for _ in range(2):  # the engine has heard it, and has it
+                worker.peer.answer_next({})
+            done()
+            error = called(worker, "score", 1)["error"]
+            assert error["code"] == "function_not_invokable" and "score" in error["message"]
+
     @pytest.mark.parametrize(
         ("hostile", "field"),
         list(itertools.product(HOSTILE_IDS, ["channel_id", "access_key"])),
