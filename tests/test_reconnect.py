@@ -546,12 +546,13 @@ def test_calls_during_an_outage_end_in_time() -> None:
     "blocked", ["trigger('x')", "submit('x')", "create_channel()", "register_function('f', print)"]
 )
 def test_ctrl_c_ends_a_call_during_an_outage(blocked: str) -> None:
-    """Within half a second; the worker stays usable."""
+    """Within half a second, not counting what a busy machine adds; the worker stays usable."""
     with raw_engine(until_told(_eof), _hang_up, _hang_up, _no_handshake, alive) as engine:
         script = Script(
             f"""
 import sys
 from iii_sync import ReconnectionConfig, register_worker
+from tests.support.moments import tell
 w = register_worker(sys.argv[1], reconnection_config=ReconnectionConfig(initial_delay=2, max_delay=2))
 w.submit('end')
 while w.get_connection_state() == 'connected': pass
@@ -559,7 +560,7 @@ print('lost')
 try:
     w.{blocked}
 except KeyboardInterrupt:
-    print('interrupted')
+    tell('interrupted')
 print(w.trigger('after', timeout=20))
 w.shutdown()
 """,
@@ -567,10 +568,8 @@ w.shutdown()
         )
         script.until("lost")
         time.sleep(0.5)
-        started = time.monotonic()
-        script.interrupt()
-        script.until("interrupted")
-        assert time.monotonic() - started < 1.5
+        sent = script.interrupt()
+        assert script.moment("interrupted").since(sent) <= 0.5
         assert script.line() == "{'value': 'after'}"
         assert script.end() == 0
         lines = script.stderr().splitlines()

@@ -110,12 +110,16 @@ LEFT_OPEN = ("read", "write", "close", "write behind another thread")
 def test_ctrl_c_ends_every_blocking_call_and_the_worker_stays_usable(
     engine_url: str, blocked: str, wakes: bool
 ) -> None:
-    """KeyboardInterrupt within half a second, and then a call works."""
+    """KeyboardInterrupt within half a second, and then a call works.
+
+    What a busy machine adds does not count: the time for which threads of the program wait for a processor.
+    """
     body = INTERRUPTED[blocked].strip().replace("\n", "\n    ")
     script = Script(
         f"""
 import signal, socket, sys, threading, time
 from iii_sync import errors, register_worker
+from tests.support.moments import tell, until_asleep
 w = register_worker(sys.argv[1], close_timeout=60)
 listener = socket.create_server(('127.0.0.1', 0))
 silent = 'ws://127.0.0.1:%d' % listener.getsockname()[1]
@@ -132,14 +136,17 @@ def watch():
         last = here
         time.sleep(0.3)
     print('blocked')
-    if {not wakes}: signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+    if {not wakes}:
+        until_asleep()
+        tell('sent')
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
 def chain(frame):
     while frame: yield frame; frame = frame.f_back
 threading.Thread(target=watch, daemon=True).start()
 try:
     {body}
 except KeyboardInterrupt:
-    print('interrupted')
+    tell('interrupted')
 w.trigger('engine::baggage::get', {{'key': 'x'}}, timeout=10)
 print('usable')
 release.set()
@@ -148,11 +155,8 @@ listener.close()
         engine_url,
     )
     script.until("blocked")
-    started = time.monotonic()
-    if wakes:
-        script.interrupt()
-    script.until("interrupted")
-    assert time.monotonic() - started < 1.0
+    sent = script.interrupt() if wakes else script.moment("sent")
+    assert script.moment("interrupted").since(sent) <= 0.5
     script.until("usable")
     assert script.end() == 0, script.stderr()
     assert blocked in LEFT_OPEN or script.stderr() == ""

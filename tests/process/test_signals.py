@@ -68,6 +68,7 @@ finally: f.buffer.abort()
 STAGE = """
 import base64, hashlib, signal, socket, sys, threading, time
 from iii_sync import errors, register_worker
+from tests.support.moments import tell
 w = register_worker(sys.argv[1], close_timeout=60)
 release, opened = threading.Event(), []
 slow = w.register_function('slow-' + w.worker_id, lambda d: release.wait(60)).id
@@ -76,14 +77,17 @@ slow = w.register_function('slow-' + w.worker_id, lambda d: release.wait(60)).id
 
 @pytest.mark.parametrize("blocked", INTERRUPTED)
 def test_ctrl_c_ends_a_wait_and_the_worker_stays_usable(engine_url: str, blocked: str) -> None:
-    """KeyboardInterrupt at once, a call works then, and the process ends without a word."""
+    """KeyboardInterrupt within half a second, a call works then, and the process ends without a word.
+
+    What a busy machine adds does not count: the time for which threads of the program wait for a processor.
+    """
     body = INTERRUPTED[blocked].strip().replace("\n", "\n    ")
     script = Script(
         f"""{STAGE}
 try:
     {body}
 except KeyboardInterrupt:
-    print('interrupted')
+    tell('interrupted')
 w.trigger('engine::baggage::get', {{'key': 'x'}}, timeout=10)
 print('usable')
 release.set()
@@ -93,16 +97,17 @@ for sock in opened: sock.close()
     )
     script.until("blocked")
     time.sleep(0.3)  # from the line to the wait
-    started = time.monotonic()
-    script.interrupt()
-    script.until("interrupted")
-    assert time.monotonic() - started < 2.0
+    sent = script.interrupt()
+    assert script.moment("interrupted").since(sent) <= 0.5
     script.until("usable")
     assert (script.end(), script.stderr()) == (0, "")
 
 
 def test_ctrl_c_ends_a_shutdown_that_waits_and_the_worker_all_the_same(engine_url: str) -> None:
-    """The interruption ends the waiting for a handler; the connection and the reader thread are gone then."""
+    """The interruption ends the waiting for a handler; the connection and the reader thread are gone then.
+
+    All of it within half a second, not counting what a busy machine adds.
+    """
     script = Script(
         f"""{STAGE}
 began = threading.Event()
@@ -115,7 +120,7 @@ print('blocked')
 try:
     w.shutdown(60)
 except KeyboardInterrupt:
-    print('interrupted')
+    tell('interrupted')
 assert not [t.name for t in threading.enumerate() if t.name.startswith('iii-io')]
 assert w.get_connection_state() == 'disconnected' and w.wait(0) is True
 try: call.result(5)
@@ -126,10 +131,8 @@ release.set()
     )
     script.until("blocked")
     time.sleep(0.3)
-    started = time.monotonic()
-    script.interrupt()
-    script.until("interrupted")
-    assert time.monotonic() - started < 2.0
+    sent = script.interrupt()
+    assert script.moment("interrupted").since(sent) <= 0.5
     script.until("ended")
     assert (script.end(), script.stderr()) == (0, "")
 

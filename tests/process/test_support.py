@@ -1,6 +1,8 @@
-"""The tests' own tools: a program that is stuck says where."""
+"""The tests' own tools: a program that is stuck says where, and one that is late is found to be."""
 
 from __future__ import annotations
+
+import os
 
 import pytest
 
@@ -35,3 +37,40 @@ stuck_in_main()
         script.end(0.5) if waiting == "end" else script.line()
     for place in ("stuck_in_a_thread", "stuck_in_main", "stuck_in_a_child"):
         assert place in str(info.value)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/schedstat"), reason="nobody counts the waiting for a processor")
+def test_a_program_that_is_late_is_found_to_be_whatever_else_runs() -> None:
+    """Time that it spends waiting or computing counts; time for which others have its processor does not."""
+    script = Script(
+        """
+import os, signal, time
+from tests.support.moments import moment, tell
+def late(number, frame):
+    time.sleep(0.3)
+    end = time.thread_time() + 0.3
+    while time.thread_time() < end: pass
+    raise KeyboardInterrupt
+signal.signal(signal.SIGINT, late)
+processor = {min(os.sched_getaffinity(0))}
+os.sched_setaffinity(0, processor)
+others = []
+for _ in range(3):
+    other = os.fork()
+    if not other:
+        while True: pass
+    others.append(other)
+print('ready')
+try: time.sleep(60)
+except KeyboardInterrupt: tell('caught')
+for other in others:
+    os.kill(other, signal.SIGKILL)
+    os.waitpid(other, 0)
+"""
+    )
+    script.until("ready")
+    sent = script.interrupt()
+    caught = script.moment("caught")
+    assert 0.6 <= caught.since(sent) + 0.02
+    assert caught.since(sent) <= 0.75 < caught.time - sent.time
+    assert script.end() == 0

@@ -14,6 +14,8 @@ import weakref
 from pathlib import Path
 from typing import Optional
 
+from .moments import Moment, moment
+
 ROOT = Path(__file__).resolve().parents[2]
 
 WAIT = 30.0
@@ -96,9 +98,19 @@ class Script:
         while self.line() != expected:
             pass
 
-    def interrupt(self) -> None:
-        """Ctrl-C."""
+    def moment(self, word: str) -> Moment:
+        """Read lines until the program tells a moment by this word (:func:`tests.support.moments.tell`)."""
+        line = self.line()
+        while not line.startswith(f"{word} "):
+            line = self.line()
+        _, at, waited = line.split()
+        return Moment(float(at), float(waited))
+
+    def interrupt(self) -> Moment:
+        """Ctrl-C; returns the moment before it."""
+        now = moment(self.pid)
         self._process.send_signal(signal.SIGINT)
+        return now
 
     def send(self, number: int) -> None:
         """Send any signal."""
