@@ -12,8 +12,8 @@ from aiohttp import WSMsgType, web
 
 from .consumers import Consumer, Consumers
 from .jsontext import JsonObject, encode
-from .listeners import BACKLOG
 from .origins import is_local_page, is_own_host
+from .reception import HANDSHAKE, Reception
 from .sockets import LostError, Socket
 
 HIGH_WATER = 8 * 1024 * 1024
@@ -30,12 +30,15 @@ class ConsumerServer:
     Args:
         host: The name or address the socket was bound to, in lower case.
         consumers: Where they belong.
+        handshake: See :data:`~iii_sync.engine.reception.HANDSHAKE`; the point is to become a WebSocket.
     """
 
-    def __init__(self, host: str, consumers: Consumers) -> None:
+    def __init__(self, host: str, consumers: Consumers, handshake: float = HANDSHAKE) -> None:
         self._host = host
         self._consumers = consumers
+        self._handshake = handshake
         self._runner: web.AppRunner
+        self._reception: Reception
         self._sockets: set[Socket] = set()
 
     async def start(self, listener: socket.socket) -> None:
@@ -44,10 +47,12 @@ class ConsumerServer:
         application.router.add_get("/", self._serve, allow_head=False)
         self._runner = web.AppRunner(application, handle_signals=False, access_log=None, shutdown_timeout=_LINGER)
         await self._runner.setup()
-        await web.SockSite(self._runner, listener, backlog=BACKLOG).start()
+        self._reception = Reception(self._runner, self._handshake)
+        await self._reception.listen(listener)
 
     async def stop(self) -> None:
         """Stop listening and drop every consumer."""
+        self._reception.close()
         for connection in self._sockets:
             connection.abort()
         await self._runner.cleanup()
@@ -63,6 +68,7 @@ class ConsumerServer:
         if not connection.can_prepare(request):
             return web.Response(status=400)
         await connection.accept(request)
+        self._reception.serve(request.transport)
         self._sockets.add(connection)
         try:
             await _Visit(connection).run(self._consumers)

@@ -5,6 +5,9 @@ but what the channel holds, in either direction. Better than the real engine, wh
 working: an upload that was cut ends its channel with status 1011, a response whose writer vanished is
 cut for the HTTP client too (and is a 500 before its first byte), and a writer whose client has gone is
 told at once.
+
+The head of a request must come in time. Its body may take as long as it likes: only the function that
+reads it can tell a slow upload from one that never ends.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from .firing import check
 from .frames import Failure
 from .hub import AbandonedError, Channel, Hub, Message
 from .jsontext import JSON, JsonObject, decode
+from .reception import HANDSHAKE, Reception
 from .records import Outcome, Trigger
 from .responses import Head, failure, plain, refusal
 from .router import Router
@@ -29,8 +33,9 @@ from .routes import METHODS, Match, Routes
 
 TIMEOUT = 30.0
 """Seconds until the head of a response must be there."""
+IDLE = 75.0
+"""Seconds from a response to the whole head of the next request on the same connection."""
 
-_BACKLOG = 512
 _LINGER = 1.0
 # Bytes of a request line or a header, about as many as the real engine takes; aiohttp's own limit breaks tokens.
 _LINE = 256 * 1024
@@ -58,14 +63,17 @@ class HttpServer:
         router: Where the functions are.
         hub: Where the channels of requests and responses are.
         timeout: See :data:`TIMEOUT`.
+        handshake: See :data:`~iii_sync.engine.reception.HANDSHAKE`; the point is the head of a request.
     """
 
-    def __init__(self, router: Router, hub: Hub, timeout: float = TIMEOUT) -> None:
+    def __init__(self, router: Router, hub: Hub, timeout: float = TIMEOUT, handshake: float = HANDSHAKE) -> None:
         self._router = router
         self._hub = hub
         self._timeout = timeout
+        self._handshake = handshake
         self._routes = Routes()
         self._runner: Optional[web.AppRunner] = None
+        self._reception: Reception
         router.triggers.provide("iii-http", "http", "HTTP requests of a method and a path", self._routes)
 
     async def start(self, listener: socket.socket) -> None:
@@ -78,6 +86,7 @@ class HttpServer:
             application,
             handle_signals=False,
             access_log=None,
+            keepalive_timeout=IDLE,
             shutdown_timeout=_LINGER,
             handler_cancellation=True,
             auto_decompress=False,
@@ -85,15 +94,18 @@ class HttpServer:
             max_field_size=_LINE,
         )
         await self._runner.setup()
-        await web.SockSite(self._runner, listener, backlog=_BACKLOG).start()
+        self._reception = Reception(self._runner, self._handshake)
+        await self._reception.listen(listener)
 
     async def stop(self) -> None:
         """Stop listening and end what is under way after about a second."""
         runner, self._runner = self._runner, None
         if runner is not None:
+            self._reception.close()
             await runner.cleanup()
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
+        self._reception.serve(request.transport)
         if request.method == "OPTIONS":
             return web.Response(headers=_PREFLIGHT)
         match = self._routes.find(request.raw_path.partition("?")[0])

@@ -9,8 +9,6 @@ for those who send to it.
 from __future__ import annotations
 
 import asyncio
-import socket
-import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Optional
@@ -24,8 +22,9 @@ from .control import Connection
 from .guard import Guard
 from .heartbeat import Patience
 from .hub import Channel, Hub
-from .listeners import BACKLOG, Listeners
+from .listeners import Listeners
 from .origins import is_own_host, is_same_host
+from .reception import HANDSHAKE, Reception
 from .rights import Rights
 from .router import Router
 from .services import install
@@ -41,8 +40,6 @@ if TYPE_CHECKING:
 GRACE = 5.0
 """Seconds a connection may take to name its namespace before it gets ``default``."""
 SWEEP_INTERVAL = 60.0
-HANDSHAKE = 10.0
-"""Seconds after which a TCP connection that has not become a WebSocket is closed."""
 
 _LINGER = 1.0
 
@@ -56,7 +53,8 @@ class Server:
         host: The name or address the socket was bound to; accepted in ``Host`` headers.
         grace: See :data:`GRACE`.
         sweep_interval: Seconds between two looks at channels that lack an end.
-        handshake: See :data:`HANDSHAKE`.
+        handshake: See :data:`~iii_sync.engine.reception.HANDSHAKE`; the point of a connection is to become a WebSocket,
+            or on the port for HTTP, to ask for something.
         hub: The channels.
         http_timeout: Seconds until the head of an HTTP response must be there; ``None`` for 30.
         patience: How long a worker may be silent.
@@ -83,11 +81,9 @@ class Server:
         self._grace = grace
         self._sweep_interval = sweep_interval
         self._handshake = handshake
-        # Weak: a transport that still sends what is buffered outlives the handler of its connection.
-        self._transports: weakref.WeakSet[asyncio.Transport] = weakref.WeakSet()
         self._crowded: set[Connection] = set()
         self._runner: Optional[web.AppRunner] = None
-        self._listening: list[asyncio.AbstractServer] = []
+        self._reception: Reception
         self._guard: Optional[Guard] = None
         self._guarded_port: Optional[int] = None
         self._sweeper: Optional[asyncio.TimerHandle] = None
@@ -100,12 +96,11 @@ class Server:
         if listeners.http is not None:
             from .http import TIMEOUT, HttpServer
 
-            self._http = HttpServer(
-                self.router, self.hub, TIMEOUT if self._http_timeout is None else self._http_timeout
-            )
+            timeout = TIMEOUT if self._http_timeout is None else self._http_timeout
+            self._http = HttpServer(self.router, self.hub, timeout, self._handshake)
             await self._http.start(listeners.http)
         if listeners.streams is not None:
-            self._streams = ConsumerServer(self._host, self._consumers)
+            self._streams = ConsumerServer(self._host, self._consumers, self._handshake)
             await self._streams.start(listeners.streams)
         application = web.Application(middlewares=[self._check_origin])
         application.router.add_get("/", self._serve_control, allow_head=False)
@@ -113,26 +108,12 @@ class Server:
         application.router.add_get("/ws/channels/{id}", self._serve_channel, allow_head=False)
         self._runner = web.AppRunner(application, handle_signals=False, access_log=None, shutdown_timeout=_LINGER)
         await self._runner.setup()
-        await self._listen(listeners.workers)
+        self._reception = Reception(self._runner, self._handshake)
+        await self._reception.listen(listeners.workers)
         if listeners.guarded is not None:
             self._guard, self._guarded_port = listeners.guard, listeners.ports.guarded
-            await self._listen(listeners.guarded)
+            await self._reception.listen(listeners.guarded)
         self._sweep()
-
-    async def _listen(self, listener: socket.socket) -> None:
-        # Not a site of aiohttp's: it waits without a limit for a request that never comes.
-        server = await asyncio.get_running_loop().create_server(self._accept, sock=listener, backlog=BACKLOG)
-        self._listening.append(server)
-
-    def _accept(self) -> asyncio.BaseProtocol:
-        assert self._runner is not None and self._runner.server is not None
-        protocol = self._runner.server()
-        asyncio.get_running_loop().call_later(self._handshake, self._give_up_on, protocol)
-        return protocol
-
-    def _give_up_on(self, protocol: web.RequestHandler) -> None:
-        if protocol.transport is not None and protocol.transport not in self._transports:
-            protocol.force_close()
 
     async def stop(self) -> None:
         """Stop listening and drop every connection, without Close frames, as the real engine does.
@@ -144,9 +125,8 @@ class Server:
         runner, self._runner = self._runner, None
         if runner is None:
             return
-        for listening in self._listening:
-            listening.close()
-        for transport in list(self._transports):
+        self._reception.close()
+        for transport in self._reception.served():
             transport.close()
         if self._http is not None:
             await self._http.stop()
@@ -164,7 +144,7 @@ class Server:
             deadline.cancel()
 
     def _abort_all(self) -> None:
-        for transport in list(self._transports):
+        for transport in self._reception.served():
             transport.abort()
 
     def _sweep(self) -> None:
@@ -270,8 +250,8 @@ class Server:
         await connection.accept(request)
         if self._runner is None:  # stopped while the upgrade was being answered
             connection.abort()
-        elif request.transport is not None:
-            self._transports.add(request.transport)
+        else:
+            self._reception.serve(request.transport)
         return connection
 
 

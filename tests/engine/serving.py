@@ -20,12 +20,13 @@ class Address(NamedTuple):
 
     url: str
     http_url: str
+    stream_url: str
 
 
 @contextmanager
 def serving_http(**options: Any) -> Iterator[Address]:
     """Run a server with options of its own in a thread; tell where it listens."""
-    listeners = Listeners(Plan("127.0.0.1", 0, 0))
+    listeners = Listeners(Plan("127.0.0.1", 0, 0, 0))
     ready: Future[Callable[[], object]] = Future()
 
     async def serve() -> None:
@@ -40,7 +41,8 @@ def serving_http(**options: Any) -> Iterator[Address]:
     thread.start()
     stop = ready.result(TIMEOUT)
     try:
-        yield Address(f"ws://127.0.0.1:{listeners.ports.workers}", f"http://127.0.0.1:{listeners.ports.http}")
+        ports = listeners.ports
+        yield Address(*(f"{what}://127.0.0.1:{port}" for what, port in zip(("ws", "http", "ws"), ports)))
     finally:
         stop()
         thread.join()

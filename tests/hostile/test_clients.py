@@ -17,11 +17,12 @@ import websocket
 
 import iii_sync
 from iii_sync.engine import control
+from iii_sync.engine import http as engine_http
 from iii_sync.engine.hub import Hub
 from iii_sync.engine.local import LocalEngine
 
 from ..engine.peers import UPGRADE, connect, end_url, http, raw, receive_frame, worker
-from ..engine.serving import serving
+from ..engine.serving import serving, serving_http
 from ..support.rawserver import server_frame
 from .memory import MiB, bounded, rss
 from .test_frames import VIOLATIONS
@@ -91,19 +92,24 @@ def normal(url: str) -> Iterator[Normal]:
 class TestHandshake:
     """Before the upgrade."""
 
+    @pytest.mark.parametrize("port", ["url", "http_url", "stream_url"])
     @pytest.mark.parametrize(
         ("start", "trickle"),
         [
             (b"", b""),
             (b"G", b""),
             (b"GET / HTTP/1.1\r\nHost: localhost\r\n", b"X"),
-            (b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n", b""),
+            (b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HTTP/1.1\r\n", b"X"),
         ],
         ids=["silence", "a letter", "headers", "after an answer"],
     )
-    def test_slow_loris(self, start: bytes, trickle: bytes) -> None:
-        """A connection that is no WebSocket by the deadline is closed, however it trickles; others are not."""
-        with serving(handshake=0.5) as url, normal(url), dial(url) as sock:
+    def test_slow_loris(self, port: str, start: bytes, trickle: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A connection that has not come to the point by the deadline is closed, however it trickles; others are not.
+
+        The point is to be a WebSocket; on the port for HTTP, to ask for something, and again after each answer.
+        """
+        monkeypatch.setattr(engine_http, "IDLE", 0.5)
+        with serving_http(handshake=0.5) as address, normal(address.url), dial(getattr(address, port)) as sock:
             sock.sendall(start)
             started = time.monotonic()
             sock.settimeout(0.05)
@@ -118,6 +124,26 @@ class TestHandshake:
                 except ConnectionError:
                     break
             assert time.monotonic() - started > 0.3
+
+    def test_what_has_come_to_the_point_takes_its_time(self) -> None:
+        """An upload that trickles, a second request, and a consumer that waits outlive a silent connection."""
+        with contextlib.ExitStack() as stack:
+            address = stack.enter_context(serving_http(handshake=0.3))
+            others = stack.enter_context(normal(address.url))
+            others.worker.http("POST", "/count")(lambda request: {"bytes": len(request.request_body.read())})
+            consumer = stack.enter_context(connect(address.stream_url))
+            upload, idle = (stack.enter_context(dial(address.http_url)) for _ in range(2))
+            upload.sendall(b"POST /count HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\na")
+            idle.sendall(b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert idle.recv(65536).startswith(b"HTTP/1.1 404")
+            silent = stack.enter_context(dial(address.http_url))
+            assert until_closed(silent) > 0.2
+            upload.sendall(b"bc")
+            assert upload.recv(65536).startswith(b"HTTP/1.1 200")
+            idle.sendall(b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert idle.recv(65536).startswith(b"HTTP/1.1 404")
+            consumer.ping()
+            assert receive_frame(consumer).opcode == 10
 
     @pytest.mark.parametrize(
         "junk",
