@@ -1,7 +1,8 @@
 """Engines that are killed and started again, and control connections that drop under streams.
 
 ``python -m tests.test_restart local 1 5 60`` measures, for each kind of engine and each length of an outage, how
-long after the engine listens again a function can be called.
+long after the engine listens again a function can be called. The exit status is 1 when that was once longer than
+two seconds.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from .support.waiting import wait_until
 
 WAIT = 60.0
 
+#: Seconds after an engine listens again in which functions must be back.
+BACK = 2.0
+
 
 @pytest.fixture
 def engine(engine_kind: str) -> Iterator[EngineProgram]:
@@ -43,21 +47,20 @@ def reachable_after(engine: EngineProgram, down: float) -> float:
         wait_until(lambda: worker.get_connection_state() != "connected", "the loss")
         time.sleep(down)
         engine.start()
-        started = time.monotonic()
         with register_worker(engine.url) as caller:
             while True:
                 try:
                     assert caller.trigger("f", 1, timeout=WAIT) == 1
-                    return time.monotonic() - started
+                    return time.monotonic() - engine.silent_until
                 except errors.FunctionNotFoundError:
-                    assert time.monotonic() - started < WAIT
+                    assert time.monotonic() - engine.silent_until < WAIT
                     time.sleep(0.005)
 
 
 @pytest.mark.parametrize("down", [1, 5, pytest.param(60, marks=[pytest.mark.slow, pytest.mark.timeout(200)])])
 def test_functions_are_back_soon_after_the_engine(engine: EngineProgram, down: float) -> None:
-    """Two seconds, and one for a busy machine."""
-    assert reachable_after(engine, down) < 3
+    """Two seconds, twice what was ever seen; they begin when the engine listens, not when all of it is there."""
+    assert reachable_after(engine, down) <= BACK
 
 
 def test_an_engine_is_killed_and_started_again(engine: EngineProgram) -> None:
@@ -257,9 +260,10 @@ with register_worker(sys.argv[1]) as w:
     assert len(lines) == 1 and lines[0].startswith("connection lost"), lines
 
 
-def main(kind: str, *outages: str) -> None:
-    """Print how long functions are away after outages of so many seconds."""
+def main(kind: str, *outages: str) -> int:
+    """Print how long functions are away after outages of so many seconds; returns the exit status."""
     logging.getLogger("iii_sync").setLevel(logging.ERROR)
+    longest = 0.0
     for down in outages:
         rounds = 3 if float(down) > 10 else 9
         took = []
@@ -271,7 +275,11 @@ def main(kind: str, *outages: str) -> None:
             f" {max(took):.2f} s at most",
             flush=True,
         )
+        longest = max(longest, *took)
+    if longest > BACK:
+        print(f"FAILURE: functions were back after {longest:.2f} s only; {BACK:g} s are the limit")
+    return 1 if longest > BACK else 0
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.exit(main(*sys.argv[1:]))

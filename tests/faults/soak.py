@@ -223,6 +223,7 @@ class Soak:
         lines.append(f"close() succeeded, but the fault kept what the engine had from the reader: {unread:,}")
         middle, longest = statistics.median(recoveries), recoveries[-1]
         lines.append(f"all connected again: {len(recoveries):,} times, median {middle:.2f} s, longest {longest:.2f} s")
+        lines.append("    (from the end of the fault; a try that gets no answer takes 2 s, so it is no reconnect time)")
         short, hung, leaks, others = self._failed()
         lines.append(f"short or wrong without an error {short}, hung {hung}, leaks {leaks}, other failures {others}")
         return "\n".join(lines)

@@ -95,9 +95,14 @@ def free_ports(count: int) -> list[int]:
 
 
 class EngineProgram:
-    """An engine as a child process, on loopback, in a directory of its own; it can be killed and started again."""
+    """An engine as a child process, on loopback, in a directory of its own; it can be killed and started again.
+
+    Attributes:
+        silent_until: When workers were last refused (on the monotonic clock): since then it listens for them.
+    """
 
     def __init__(self) -> None:
+        self.silent_until = 0.0
         self.port, self.http_port, self.stream_port = free_ports(3)
         self.url = f"ws://127.0.0.1:{self.port}"
         self._directory = tempfile.mkdtemp(prefix="iii-engine-")
@@ -126,17 +131,27 @@ class EngineProgram:
                 stdout=log,
                 stderr=log,
             )
+        for port in self._ports():
+            refused = self._until_listening(port)
+            if port == self.port:
+                self.silent_until = refused
+
+    def _until_listening(self, port: int) -> float:
+        """Wait until somebody listens, and return when the last try began that failed; now, if the first succeeds."""
+        assert self._process is not None
         end = time.monotonic() + 30
+        refused = time.monotonic()
         while True:
+            began = time.monotonic()
             try:
-                for port in self._ports():
-                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                return
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                return refused
             except OSError:
-                if self._process.poll() is not None or time.monotonic() > end:
+                if self._process.poll() is not None or began > end:
                     with open(os.path.join(self._directory, "log"), "rb") as log:
                         raise RuntimeError(f"the engine did not start: {log.read()[-2000:]!r}") from None
-                time.sleep(0.05)
+                refused = began
+                time.sleep(0.01)
 
     def kill(self) -> None:
         """End it without a goodbye."""
