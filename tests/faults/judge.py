@@ -83,6 +83,10 @@ def failures_of(outcome: Outcome) -> list[str]:
         # be lost behind it. A fault at the writer alone cannot take away what was confirmed.
         if not plan.shared and plan.socket == "write":
             found.append("the writer's close() succeeded, and the undisturbed reader has not got everything")
+    # A call whose answer is lost ends by its own limit, behind the stream.
+    deadline = plan.deadline + (plan.call_timeout if outcome.call == "CallTimeout" else 0.0)
+    if outcome.seconds > deadline:
+        found.append(f"LATE: ended after {outcome.seconds:.1f} s, allowed are {deadline:.1f}")
     for side, verdict in (("writer", writer), ("reader", reader)):
         if verdict is not None and "." in verdict.error:
             found.append(f"the {side} ended with {verdict.error}: {verdict.detail}")

@@ -140,6 +140,20 @@ class Plan:
         return (25.0 + self.seconds) if self.benign else 3.0
 
     @property
+    def call_timeout(self) -> float:
+        """Seconds after which the call has failed."""
+        return 4.0 if self.fault == "control-half-open" else 60.0 + self.seconds if self.benign else 20.0
+
+    @property
+    def deadline(self) -> float:
+        """Seconds within which it must have ended, in one way or the other, unless the answer of its call was lost.
+
+        Five for connecting, three of silence, three for closing, and four for a busy machine; twice what the fault
+        lasts, for both directions; and one for every 4 MiB.
+        """
+        return 15.0 + 2 * self.seconds + self.size / (4 * MIB)
+
+    @property
     def we_write(self) -> bool:
         """Whether the driving process holds the writer."""
         return self.mode in ("write", "open-wb")

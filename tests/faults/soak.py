@@ -199,10 +199,13 @@ class Soak:
         shots = [each.shot for each in self.outcomes if not each.plan.benign and each.shot is not None]
         return len(shots), sum(shot.fired for shot in shots), sum(shot.in_flight for shot in shots)
 
-    def _failed(self) -> tuple[int, int, int, int]:
-        kinds = [("SHORT" in each or "WRONG" in each, "HUNG" in each, "LEAK" in each) for each in self.failures]
-        counts = [sum(kind[index] for kind in kinds) for index in range(3)]
-        return counts[0], counts[1], counts[2], sum(not any(kind) for kind in kinds)
+    def _failed(self) -> tuple[int, int, int, int, int]:
+        kinds = [
+            ("SHORT" in each or "WRONG" in each, "HUNG" in each, "LATE" in each, "LEAK" in each)
+            for each in self.failures
+        ]
+        short, hung, late, leaks = (sum(kind[index] for kind in kinds) for index in range(4))
+        return short, hung, late, leaks, sum(not any(kind) for kind in kinds)
 
     def report(self) -> str:
         """The table and the counts."""
@@ -216,7 +219,11 @@ class Soak:
         size = sum(each.plan.size for each in outcomes)
         lines = [table(outcomes), ""]
         lines.append(f"transfers {len(outcomes):,}; bytes {size:,}")
-        lines.append(f"seconds each: median {statistics.median(times):.2f}, longest {times[-1]:.1f}")
+        spent = max((each.seconds / each.plan.deadline for each in outcomes), default=0.0)
+        lines.append(
+            f"seconds each: median {statistics.median(times):.2f}, longest {times[-1]:.1f}; "
+            f"of its own deadline, one took {spent:.0%} at most"
+        )
         share = f"{hit / max(1, planned):.1%}"
         lines.append(f"destructive faults {planned:,}, fired {fired:,}, with the stream under way {hit:,} ({share})")
         lines.append(f"harmless faults {len(benign):,}, complete {complete:,}")
@@ -224,8 +231,10 @@ class Soak:
         middle, longest = statistics.median(recoveries), recoveries[-1]
         lines.append(f"all connected again: {len(recoveries):,} times, median {middle:.2f} s, longest {longest:.2f} s")
         lines.append("    (from the end of the fault; a try that gets no answer takes 2 s, so it is no reconnect time)")
-        short, hung, leaks, others = self._failed()
-        lines.append(f"short or wrong without an error {short}, hung {hung}, leaks {leaks}, other failures {others}")
+        short, hung, late, leaks, others = self._failed()
+        lines.append(
+            f"short or wrong without an error {short}, hung {hung}, late {late}, leaks {leaks}, other failures {others}"
+        )
         return "\n".join(lines)
 
 

@@ -107,14 +107,13 @@ class Station:
 
     @staticmethod
     def limit(plan: Plan) -> float:
-        """Seconds within which a transfer must end."""
+        """Seconds after which a transfer is no longer waited for: well behind its deadline."""
         return 60.0 + plan.patience + plan.size / (512 * 1024) + (plan.seconds if plan.seconds > 2 else 0)
 
     def _drive(self, plan: Plan, ours: Verdict, outcome: Outcome) -> None:
         payload = {"number": plan.number, "plan": dataclasses.asdict(plan)}
-        wait = 4.0 if plan.fault == "control-half-open" else 60.0 + plan.seconds if plan.benign else 20.0
         if plan.mode.startswith("open"):
-            self._drive_opened(plan, ours, outcome, payload, wait)
+            self._drive_opened(plan, ours, outcome, payload)
             return
         channel = self.worker.create_channel()
         if plan.mode == "write":
@@ -127,12 +126,12 @@ class Station:
             else:
                 read_stream(plan, channel.reader, ours)
         try:
-            outcome.result = call.result(wait)
+            outcome.result = call.result(plan.call_timeout)
             outcome.call = "ok"
         except Exception as exc:
             outcome.call = error_name(exc)
 
-    def _drive_opened(self, plan: Plan, ours: Verdict, outcome: Outcome, payload: dict[str, Any], wait: float) -> None:
+    def _drive_opened(self, plan: Plan, ours: Verdict, outcome: Outcome, payload: dict[str, Any]) -> None:
         function, letter = ("soak::read", "w") if plan.we_write else ("soak::write", "r")
         options: dict[str, Any] = {"newline": ""} if plan.text else {}
         if plan.writes == "raw" and plan.we_write:
@@ -141,7 +140,7 @@ class Station:
             function,
             letter if plan.text else letter + "b",
             payload,
-            timeout=wait,
+            timeout=plan.call_timeout,
             **options,  # type: ignore[call-overload]
         )
         try:

@@ -223,10 +223,12 @@ def test_the_judge_finds_what_must_not_be() -> None:
     whole = Verdict(True, "", size, digest, True)
     result = {"size": size}
 
-    def judged(what: Plan, reader: Verdict, *, call: str = "HandlerFailedError", written: bool = False) -> str:
+    def judged(
+        what: Plan, reader: Verdict, *, call: str = "HandlerFailedError", written: bool = False, seconds: float = 1.0
+    ) -> str:
         shot = Shot("cut", Place("data", 10), fired=True)
         writer = Verdict(True, "", size) if written else Verdict(False, "ChannelBrokenError", size)
-        outcome = Outcome(what, shot, writer, reader, call, result if call == "ok" else None)
+        outcome = Outcome(what, shot, writer, reader, call, result if call == "ok" else None, seconds)
         return "; ".join(failures_of(outcome))
 
     harmless = dataclasses.replace(what, fault="stall")
@@ -240,6 +242,9 @@ def test_the_judge_finds_what_must_not_be() -> None:
     assert "undisturbed reader" in judged(what, torn, written=True)
     assert not judged(dataclasses.replace(what, socket="read"), torn, written=True)
     assert "function failed" in judged(what, torn, call="ok")
+    assert "LATE" in judged(what, torn, seconds=17) and not judged(what, torn, seconds=15)
+    assert "LATE" in judged(harmless, whole, call="ok", written=True, seconds=17)
+    assert not judged(what, torn, call="CallTimeout", seconds=35) and judged(what, torn, call="CallTimeout", seconds=37)
     assert "builtins.KeyError" in judged(what, Verdict(False, "builtins.KeyError", 500, half))
 
 
