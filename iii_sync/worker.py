@@ -24,12 +24,12 @@ from .calls import Call
 from .channels import Channel, ChannelReader, ChannelWriter, StreamChannelRef, is_channel_ref
 from .channels.ends import Ends
 from .channels.refs import as_ref
-from .elsewhere import pointing_elsewhere, unexpected
 from .errors import ChannelAbortedError, ConfigurationError, ForkedWorkerError, WorkerClosedError, fresh
 from .functions import FunctionRef, Functions
 from .net.connect import Address
 from .net.loop import Loop
 from .net.waiting import Deadline, Event
+from .official import pointing_elsewhere, unexpected
 from .pool import HandlerPool
 from .registrations import Registrations
 from .request import DEFAULT_TIMEOUT, TriggerAction

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any, Callable, Literal, Optional, Union, overload
 
-from ..elsewhere import pointing_elsewhere
 from ..errors import (
     ChannelAbortedError,
     ChannelNeverWrittenError,
@@ -23,6 +22,7 @@ from ..errors import (
 )
 from ..net.inbox import Batch, Inbox
 from ..net.waiting import RLock
+from ..official import pointing_elsewhere
 from .end import OWN_TIMEOUT, End, Owner, as_target, foreign, let_go
 from .files import ChannelFileReader, ChannelTextReader, file_of_reader
 from .refs import StreamChannelRef

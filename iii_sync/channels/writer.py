@@ -8,7 +8,6 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Callable, Literal, NoReturn, Optional, overload
 
-from ..elsewhere import pointing_elsewhere
 from ..errors import (
     ChannelAbortedError,
     ChannelBrokenError,
@@ -19,6 +18,7 @@ from ..errors import (
 )
 from ..net.connection import STALL, Connection
 from ..net.waiting import NO_DEADLINE, Deadline, Event
+from ..official import pointing_elsewhere
 from ..wire import frames
 from .end import OWN_TIMEOUT, End, Owner, as_bytes, as_channel_error, let_go
 from .files import ChannelFileWriter, ChannelTextWriter, file_of_writer, writes_to

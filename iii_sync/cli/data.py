@@ -8,12 +8,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import IO, Optional
+from typing import Optional
 
-__all__ = ["PIECE", "fastest_hash", "generated", "peak_memory", "pieces_of"]
+from .pieces import PIECE
 
-#: Bytes that are read, hashed and written at a time; also the largest frame of a channel.
-PIECE = 1024 * 1024
+__all__ = ["fastest_hash", "generated", "peak_memory"]
 
 
 def generated(size: int) -> Iterator[memoryview]:
@@ -23,16 +22,6 @@ def generated(size: int) -> Iterator[memoryview]:
         # An odd step visits every place of the pool before it repeats one.
         start = number * 654321 % PIECE
         yield pool[start : start + min(PIECE, size - number * PIECE)]
-
-
-def pieces_of(file: IO[bytes]) -> Iterator[memoryview]:
-    """Give an unbuffered file from where it stands; each piece is good until the next is asked for."""
-    view = memoryview(bytearray(PIECE))
-    while True:
-        count = file.readinto(view)  # type: ignore[attr-defined]
-        if not count:
-            return
-        yield view[:count]
 
 
 def fastest_hash() -> str:

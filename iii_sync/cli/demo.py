@@ -21,10 +21,11 @@ from iii_sync import Call, Worker, register_worker
 from ..engine import LocalEngine
 from ..errors import ChannelError, IIISyncError
 from . import data
-from .child import WorkerProcess
 from .connecting import hushed
+from .demo_process import WorkerProcess
 from .failures import CommandFailed
 from .options import as_size
+from .pieces import PIECE, pieces_of
 from .progress import Bar, progress_bar, terminal_can_show_bars
 
 __all__ = ["command"]
@@ -140,7 +141,7 @@ def _send(worker: Worker, function: str, source: _Pieces, algorithm: str, bar: B
 def _fetch(worker: Worker, function: str, algorithm: str, bar: Bar) -> tuple[_Leg, Optional[int]]:
     """Stream back what the worker holds; also returns the worker's peak memory."""
     digest, count = hashlib.new(algorithm), 0
-    view = memoryview(bytearray(data.PIECE))
+    view = memoryview(bytearray(PIECE))
     channel = worker.create_channel()
     started = time.perf_counter()
     call = worker.submit(function, {"algorithm": algorithm, "writer": channel.writer_ref})
@@ -188,4 +189,4 @@ def _source(stack: contextlib.ExitStack, path: Optional[str], size: int) -> tupl
         return data.generated(size), size
     file = stack.enter_context(open(path, "rb", buffering=0))
     status = os.fstat(file.fileno())
-    return data.pieces_of(file), status.st_size if stat.S_ISREG(status.st_mode) else None
+    return pieces_of(file), status.st_size if stat.S_ISREG(status.st_mode) else None

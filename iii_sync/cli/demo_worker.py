@@ -15,7 +15,8 @@ from typing import IO, Any
 from iii_sync import register_worker
 
 from ..errors import IIISyncError
-from .data import PIECE, peak_memory, pieces_of
+from .data import peak_memory
+from .pieces import PIECE, pieces_of
 
 __all__ = ["main"]
 

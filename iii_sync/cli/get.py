@@ -12,10 +12,10 @@ import click
 from ..signals import terminating
 from . import options
 from .connecting import connected
-from .data import PIECE
 from .jsontext import payload_argument, print_json, read_object
-from .partial import replacing
+from .pieces import PIECE
 from .progress import progress_bar, terminal_can_show_bars
+from .replacing import replacing
 
 __all__ = ["command"]
 

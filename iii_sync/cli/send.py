@@ -15,8 +15,8 @@ from iii_sync import Worker
 from ..errors import ChannelBrokenError
 from . import options
 from .connecting import connected
-from .data import pieces_of
 from .jsontext import payload_argument, print_json, read_object
+from .pieces import pieces_of
 from .progress import progress_bar, terminal_can_show_bars
 
 __all__ = ["command"]
