@@ -68,7 +68,7 @@ def builtins(router: Router, hub: Hub) -> Iterator[Builtin]:
     yield Builtin("engine::health::check", "Tell whether the engine is healthy", health)
     yield Builtin("engine::baggage::get", "Return one baggage entry (always null here)", _get_baggage)
     yield Builtin("engine::baggage::set", "Accept a baggage entry (it is not kept)", _set_baggage)
-    yield Builtin("engine::baggage::get_all", "Return the baggage (always empty here)", lambda *_: {"baggage": {}})
+    yield Builtin("engine::baggage::get_all", "Return the baggage (always empty here)", _get_all_baggage)
 
 
 def _register_worker(router: Router, worker: Worker, data: JSON) -> JSON:
@@ -160,5 +160,5 @@ def _set_baggage(_: Worker, data: JSON) -> JSON:
 
 
 def _get_all_baggage(_: Worker, data: JSON) -> JSON:
-    Input("engine::baggage::get_all", data)
+    Input("engine::baggage::get_all", {} if data == [] else data)
     return {"baggage": {}}

@@ -77,6 +77,8 @@ class TestState:
             ("stream::set", {"stream_name": "s", "group_id": "g", "item_id": "i"}, "missing field `data`"),
             ("stream::get", {"stream_name": "s", "group_id": "g"}, "missing field `item_id`"),
             ("stream::send", {"stream_name": "s", "group_id": "g", "data": 1}, "missing field `type`"),
+            ("engine::baggage::get_all", None, ""),
+            ("engine::baggage::get_all", 1, ""),
         ],
     )
     def test_wrong_input(self, caller: Worker, function_id: str, data: Any, reason: str) -> None:
@@ -375,6 +377,12 @@ class TestCron:
         monkeypatch.setitem(__import__("sys").modules, "croniter", None)
         with pytest.raises(TriggerError, match="pip install"):
             next_times("* * * * * *")
+
+
+@pytest.mark.parametrize("data", [{}, []])
+def test_baggage(caller: Worker, data: Any) -> None:
+    """There is none; an empty list passes for an object."""
+    assert caller.ask("engine::baggage::get_all", data) == {"baggage": {}}
 
 
 def test_log_trigger(client: Client, caplog: pytest.LogCaptureFixture) -> None:
