@@ -205,8 +205,12 @@ class Calls:
         receipt = self._registry.new_id()
         provider = self._registry.functions.get((DEFAULT_NAMESPACE, QUEUE_PROVIDER))
         if provider is None and self._registry.enqueue is not None:
-            self._registry.enqueue(call, queue, receipt)
-            answer(worker, call, Success({"messageReceiptId": receipt}))
+            try:
+                self._registry.enqueue(call, queue, receipt)
+            except BuiltinError as error:
+                answer(worker, call, Failure("enqueue_error", f"{error.code}: {error}"))
+            else:
+                answer(worker, call, Success({"messageReceiptId": receipt}))
             return
         if provider is None:
             message = (

@@ -3,10 +3,14 @@
 A message is delivered until its function succeeds, with growing pauses, and then laid aside among the
 dead ones, from where it can be redriven or discarded. A worker that registers
 ``engine::queue::enqueue`` takes the enqueueing over for as long as it is there.
+
+The real engine keeps messages until its memory is full. Here a queue that nobody empties refuses more of
+them after a while, so that what was taken is kept; of the dead ones the oldest go.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,8 +29,14 @@ ATTEMPTS = 3
 BACKOFF = 1.0
 """Seconds before the second delivery; each further pause is twice as long."""
 CONCURRENCY = 10
+MAX_MESSAGES = 100_000
+"""Messages of a queue that are not delivered yet; more are refused."""
+MAX_DEAD = 10_000
+"""Dead messages of a queue that are kept."""
 
 _SERVICE = "iii-queue"
+
+_logger = logging.getLogger("iii_sync.engine")
 
 
 @dataclass(eq=False)
@@ -43,16 +53,33 @@ class _Message:
 class _Queue:
     """Messages of one name, several of which may be under way at once."""
 
-    def __init__(self, router: Router, concurrency: int = CONCURRENCY) -> None:
+    def __init__(self, router: Router, name: str) -> None:
         self._router = router
-        self.concurrency = concurrency
+        self._name = name
+        self.concurrency = CONCURRENCY
+        self.has_calls = False  # of the action enqueue: the engine itself empties it
         self.waiting: deque[_Message] = deque()
         self.active = 0
         self.dead: list[_Message] = []
+        self._undelivered = 0  # waiting, under way, or in a pause before the next attempt
         self._going = False
+        self._has_forgotten = False
+
+    def make_room(self, count: int = 1) -> None:
+        """Make sure that so many new messages may be pushed, or raise :class:`BuiltinError`."""
+        if self._undelivered + count > MAX_MESSAGES:
+            message = (
+                f"Queue '{self._name}' holds {self._undelivered} messages of at most {MAX_MESSAGES} that are not "
+                "delivered yet: send more when its functions have caught up"
+            )
+            raise BuiltinError("queue_full", message)
 
     def push(self, message: _Message) -> None:
         """Deliver a message as soon as there is room."""
+        self._undelivered += 1
+        self._wait(message)
+
+    def _wait(self, message: _Message) -> None:
         self.waiting.append(message)
         self._go_on()
 
@@ -81,6 +108,8 @@ class _Queue:
             self.active -= 1
             if isinstance(outcome, Failure):
                 self._failed(message, outcome)
+            else:
+                self._undelivered -= 1
             self._go_on()
 
         message.deliver(done)
@@ -88,10 +117,16 @@ class _Queue:
     def _failed(self, message: _Message, failure: Failure) -> None:
         message.error = f"{failure.code}: {failure.message}"
         if message.tried < message.attempts:
-            self._router.later(BACKOFF * 2 ** (message.tried - 1), lambda: self.push(message))
-        else:
-            message.failed_at = int(self._router.now())
-            self.dead.append(message)
+            self._router.later(BACKOFF * 2 ** (message.tried - 1), lambda: self._wait(message))
+            return
+        self._undelivered -= 1
+        message.failed_at = int(self._router.now())
+        self.dead.append(message)
+        if len(self.dead) > MAX_DEAD:
+            del self.dead[0]
+            if not self._has_forgotten:
+                self._has_forgotten = True
+                _logger.warning("queue %s has more than %d dead messages: the oldest go", self._name, MAX_DEAD)
 
 
 class Queues:
@@ -105,14 +140,17 @@ class Queues:
         router.add_builtins(self._builtins())
         router.triggers.provide("queue", "durable:subscriber", "A message came to a topic", self._subscribers)
 
-    def enqueue(self, call: Invoke, queue: str, receipt: str) -> None:
-        """Take a call, to be made until it succeeds."""
+    def enqueue(self, call: Invoke, name: str, receipt: str) -> None:
+        """Take a call, to be made until it succeeds, or raise :class:`BuiltinError`."""
         namespace = DEFAULT_NAMESPACE if call.namespace is None else call.namespace
 
         def deliver(finish: Finish) -> None:
             self._router.call(call.function_id, call.data, finish, namespace=namespace, metadata=call.metadata)
 
-        self._queue(queue).push(_Message(receipt, call.data, deliver))
+        queue = self._made(name)
+        queue.make_room()
+        queue.has_calls = True
+        queue.push(_Message(receipt, call.data, deliver))
 
     def _builtins(self) -> Iterator[Builtin]:
         for function_id, description, run in (
@@ -120,30 +158,37 @@ class Queues:
             ("iii::queue::redrive", "Deliver all dead messages of a queue again", self._redrive),
             ("iii::queue::redrive_message", "Deliver a dead message again", self._redrive_message),
             ("iii::queue::discard_message", "Forget a dead message", self._discard_message),
-            ("engine::queue::list_topics", "List the queues", self._list),
+            ("engine::queue::list_topics", "List the queues that somebody empties", self._list),
             ("engine::queue::topic_stats", "Count the messages of a queue", self._stats),
-            ("engine::queue::dlq_topics", "List the queues that have had dead messages", self._dead_topics),
+            ("engine::queue::dlq_topics", "Count the dead messages of each queue", self._dead_topics),
             ("engine::queue::dlq_messages", "List the dead messages of a queue", self._dead_messages),
         ):
             yield Builtin(function_id, description, run, _SERVICE)
 
-    def _queue(self, name: str) -> _Queue:
+    def _made(self, name: str) -> _Queue:
+        """Return a queue to push to."""
         if name not in self._queues:
-            self._queues[name] = _Queue(self._router)
+            self._queues[name] = _Queue(self._router, name)
         return self._queues[name]
+
+    def _found(self, name: str) -> _Queue:
+        """Return a queue to look at; of an unknown name an empty one, which is not kept."""
+        return self._queues.get(name) or _Queue(self._router, name)
 
     def _publish(self, _: Worker, data: JSON) -> JSON:
         fields = Input("iii::durable::publish", data)
         topic, message = fields.text("topic"), fields.required("data")
         if not topic:
             raise BuiltinError("topic_not_set", "Topic is not set")
-        for trigger in self._subscribers:
-            if trigger.setting("topic") == topic:
-                self._send(topic, trigger, message)
+        subscribers = [trigger for trigger in self._subscribers if trigger.setting("topic") == topic]
+        if subscribers:
+            queue = self._made(topic)
+            queue.make_room(len(subscribers))
+            for trigger in subscribers:
+                self._send(queue, trigger, message)
         return None
 
-    def _send(self, topic: str, trigger: Trigger, data: JSON) -> None:
-        queue = self._queue(topic)
+    def _send(self, queue: _Queue, trigger: Trigger, data: JSON) -> None:
         attempts, concurrency = _limits(trigger)
         queue.concurrency = concurrency
 
@@ -163,7 +208,7 @@ class Queues:
 
     def _redrive(self, _: Worker, data: JSON) -> JSON:
         name = _name(Input("iii::queue::redrive", data))
-        queue = self._queue(name)
+        queue = self._found(name)
         dead = list(queue.dead)
         for message in dead:
             queue.redrive(message)
@@ -181,7 +226,7 @@ class Queues:
         name, message_id = _name(fields), fields.text("message_id")
         if not message_id:
             raise BuiltinError("message_id_not_set", "Message id is not set")
-        queue = self._queue(name)
+        queue = self._found(name)
         found = [message for message in queue.dead if message.id == message_id]
         for message in found:
             act(queue, message)
@@ -191,15 +236,21 @@ class Queues:
 
     def _list(self, _: Worker, data: JSON) -> JSON:
         Input("engine::queue::list_topics", data)
-        topics: dict[str, int] = dict.fromkeys(self._queues, 0)
+        return [
+            {"name": name, "broker_type": "local", "subscriber_count": count} for name, count in self._emptied().items()
+        ]
+
+    def _emptied(self) -> dict[str, int]:
+        """Return the queues that somebody empties, and how many do; those of calls the engine does itself."""
+        queues = {name: queue.concurrency for name, queue in self._queues.items() if queue.has_calls}
         for trigger in self._subscribers:
             topic = trigger.text("topic") or ""
-            topics[topic] = topics.get(topic, 0) + 1
-        return [{"name": name, "broker_type": "local", "subscriber_count": count} for name, count in topics.items()]
+            queues[topic] = queues.get(topic, 0) + 1
+        return queues
 
     def _stats(self, _: Worker, data: JSON) -> JSON:
         topic = _topic(Input("engine::queue::topic_stats", data))
-        queue = self._queue(topic)
+        queue = self._found(topic)
         return {
             "depth": len(queue.waiting),
             "consumer_count": sum(trigger.setting("topic") == topic for trigger in self._subscribers),
@@ -209,15 +260,15 @@ class Queues:
 
     def _dead_topics(self, _: Worker, data: JSON) -> JSON:
         Input("engine::queue::dlq_topics", data)
-        return [
-            {"topic": name, "broker_type": "local", "message_count": len(queue.dead)}
-            for name, queue in self._queues.items()
-        ]
+        # Those without any, too, as on the real engine; and what is left of those that nobody empties any more.
+        dead = dict.fromkeys(self._emptied(), 0)
+        dead.update((name, len(queue.dead)) for name, queue in self._queues.items() if name in dead or queue.dead)
+        return [{"topic": name, "broker_type": "local", "message_count": count} for name, count in dead.items()]
 
     def _dead_messages(self, _: Worker, data: JSON) -> JSON:
         fields = Input("engine::queue::dlq_messages", data)
         offset, limit = fields.optional_unsigned("offset", 32) or 0, fields.optional_unsigned("limit", 32)
-        dead = self._queue(_topic(fields)).dead[offset:]
+        dead = self._found(_topic(fields)).dead[offset:]
         return [_shown(message) for message in dead[: 50 if limit is None else limit]]
 
 

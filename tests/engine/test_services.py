@@ -485,3 +485,55 @@ class TestQueues:
             assert call["data"] == number
             frames = other.send(type="invocationresult", function_id="f", invocation_id=call["invocation_id"])
         assert frames == []
+
+    def test_listings(self, client: Client, other: Client) -> None:
+        """Queues that calls go through are listed like on the real engine: the engine itself empties them."""
+        other.register("f")
+        client.call("f", 1, action={"type": "enqueue", "queue": "calls"})
+        (topic,) = client.call("engine::queue::list_topics", {})
+        assert (topic["name"], topic["subscriber_count"]) == ("calls", 10)
+        (dead,) = client.call("engine::queue::dlq_topics", {})
+        assert (dead["topic"], dead["message_count"]) == ("calls", 0)
+        config = {"topic": "t", "queue_config": {"maxRetries": 0}}
+        other.send(type="registertrigger", id="t", trigger_type="durable:subscriber", function_id="x", config=config)
+        client.call("iii::durable::publish", {"topic": "t", "data": 1})
+        other.send(type="unregistertrigger", id="t")
+        assert [topic["name"] for topic in client.call("engine::queue::list_topics", {})] == ["calls"]
+        dead = {topic["topic"]: topic["message_count"] for topic in client.call("engine::queue::dlq_topics", {})}
+        assert dead == {"calls": 0, "t": 1}
+
+    def test_a_queue_that_nobody_empties(self, client: Client, other: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It refuses what it cannot keep, whatever its messages wait for, and takes more when one has left."""
+        monkeypatch.setattr("iii_sync.engine.queues.MAX_MESSAGES", 3)
+        other.register("f")
+        for number in range(2):
+            config = {"topic": "q", "queue_config": {"concurrency": 1}}
+            trigger = {"trigger_type": "durable:subscriber", "function_id": "f", "config": config}
+            other.send(type="registertrigger", id=f"t{number}", **trigger)
+        assert client.call("iii::durable::publish", {"topic": "q", "data": 1}) is None
+        code, message = client.call("iii::durable::publish", {"topic": "q", "data": 2})
+        assert code == "queue_full"
+        assert "'q' holds 2 messages of at most 3" in message
+        enqueue = {"action": {"type": "enqueue", "queue": "q"}}
+        assert "messageReceiptId" in client.call("f", 3, **enqueue)
+        code, message = client.call("f", 4, **enqueue)
+        assert (code, message[:12]) == ("enqueue_error", "queue_full: ")
+        (call,) = other.peer.take()
+        answer = {"type": "invocationresult", "function_id": "f", "error": {"code": "bad", "message": "no"}}
+        (call,) = other.send(invocation_id=call["invocation_id"], **answer)  # the first one has a pause before the next
+        assert client.call("f", 5, **enqueue)[0] == "enqueue_error"
+        other.answer(call, result=None)
+        assert "messageReceiptId" in client.call("f", 6, **enqueue)
+
+    def test_the_oldest_dead_go(
+        self, client: Client, other: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """There is a word about it, one."""
+        monkeypatch.setattr("iii_sync.engine.queues.MAX_DEAD", 2)
+        config = {"topic": "q", "queue_config": {"maxRetries": 0}}
+        other.send(type="registertrigger", id="t", trigger_type="durable:subscriber", function_id="f", config=config)
+        for number in range(4):
+            client.call("iii::durable::publish", {"topic": "q", "data": number})
+        dead = client.call("engine::queue::dlq_messages", {"topic": "q"})
+        assert [message["payload"] for message in dead] == [2, 3]
+        assert caplog.text.count("queue q has more than 2 dead messages") == 1

@@ -246,7 +246,12 @@ class TestPublishing:
         assert seen.get(timeout=WAIT)["n"] == 1
         assert topic in [item["name"] for item in worker.queues.topics()]
         assert worker.queues.stats(topic)["dlq_depth"] == 0
-        assert worker.queues.stats(unique("other"))["depth"] == 0
+        other = unique("other")
+        assert worker.queues.stats(other)["depth"] == worker.queues.redrive(other) == 0
+        assert worker.queues.dead_messages(other) == []
+        assert other not in [item["name"] for item in worker.queues.topics()]  # asking makes none
+        dead = {item["topic"]: item["message_count"] for item in worker.queues.dead_topics()}
+        assert other not in dead and dead[topic] == 0
         with pytest.raises(errors.InvocationError) as caught:
             worker.queues.publish("", 1)
         assert caught.value.code == "topic_not_set"
