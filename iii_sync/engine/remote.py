@@ -10,7 +10,6 @@ import asyncio
 import base64
 import hashlib
 import hmac
-import json
 import logging
 import os
 import time
@@ -23,7 +22,7 @@ from urllib.parse import urlsplit
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
 from .frames import Failure, RegisterFunction
-from .jsontext import JSON, JsonObject, encode
+from .jsontext import JSON, JsonObject, decode, encode
 from .records import Finish, Outcome, Success
 
 TIMEOUT_MS = 30000
@@ -121,8 +120,8 @@ def _outcome(status: int, answer: bytes) -> Outcome:
     value: JSON = None
     parsed = True
     try:
-        value = json.loads(answer) if answer else None
-    except (ValueError, RecursionError):
+        value = decode(answer) if answer else None
+    except ValueError:
         parsed = False
     if status >= 400:
         error = value.get("error") if isinstance(value, dict) else None

@@ -91,7 +91,13 @@ def test_request(owner: Worker, web: Web) -> None:
     [
         (200, b"", None),
         (201, b"[1]", [1]),
+        (200, b"123456789012345678901234567890", 123456789012345678901234567890.0),
         (200, b"nonsense", "invalid_response"),
+        (200, b"NaN", "invalid_response"),
+        (200, b"[1e999]", "invalid_response"),
+        (200, b'"\\ud800"', "invalid_response"),
+        (200, b"[" * 200 + b"]" * 200, "invalid_response"),
+        (200, "[1]".encode("utf-16"), "invalid_response"),
         (302, b"nonsense", None),
         (404, b"nonsense", "http_error"),
         (500, b'{"error":{"code":"own","message":"m"}}', "own"),
