@@ -1,28 +1,23 @@
-"""Cron: the trigger type ``cron``. Expressions have seconds first and perhaps a year last, in UTC.
+"""Cron: the trigger type ``cron``.
 
 A job waits for its function to end before the next tick is looked for, so ticks during a long run are
-skipped. The parser, croniter, is imported when the first trigger comes.
+skipped.
 """
 
 from __future__ import annotations
 
-import re
 from datetime import datetime, timezone
 from typing import Callable
 
 from .bindings import want_object
+from .cronexpression import next_times
 from .firing import check
 from .jsontext import JsonObject
 from .records import Trigger, TriggerError
 from .router import Router
 
-# Days are counted from Sunday, 1, as the real engine does; names mean the same to every parser.
-_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
-_DAY_NUMBER = re.compile(r"(?<![\w/])\d+")
 # Longer waits go in steps, so that a clock that is set is noticed.
 _STEP = 60.0
-# An expression may name one year of this century or the next.
-_YEARS = 150
 
 
 class Cron:
@@ -80,42 +75,6 @@ class Cron:
                 self._schedule(trigger, next_after)
 
         wait()
-
-
-def next_times(expression: str) -> Callable[[float], float]:
-    """Return what tells the next point in time after another, in seconds since 1970; infinite for none.
-
-    Raises:
-        TriggerError: It is not a cron expression of six or seven fields.
-    """
-    try:
-        from croniter import CroniterBadDateError, CroniterError, croniter
-    except ImportError:
-        raise TriggerError('cron triggers need croniter: pip install "iii_sync[engine]"') from None
-
-    fields = expression.split()
-    try:
-        if len(fields) not in (6, 7):
-            raise ValueError("it needs six fields, seconds first, or seven, the year last")
-        fields[5] = _DAY_NUMBER.sub(_day, fields[5])
-        parsed = croniter(" ".join(fields), 0, second_at_beginning=True, day_or=False, max_years_between_matches=_YEARS)
-    except (CroniterError, ValueError, KeyError) as error:
-        raise TriggerError(f"Invalid cron expression '{expression}': {error}") from None
-
-    def next_after(moment: float) -> float:
-        try:
-            return float(parsed.get_next(float, start_time=moment))
-        except CroniterBadDateError:
-            return float("inf")
-
-    return next_after
-
-
-def _day(match: re.Match[str]) -> str:
-    number = int(match.group())
-    if not 1 <= number <= 7:
-        raise ValueError("days of the week are 1, Sunday, to 7")
-    return _DAYS[number - 1]
 
 
 def _time(seconds: float) -> str:

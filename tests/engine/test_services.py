@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from iii_sync.engine.cron import next_times
+from iii_sync.engine.cronexpression import next_times
 from iii_sync.engine.records import TriggerError
 
 from .clients import Client, Clock
@@ -305,10 +305,18 @@ class TestCron:
 
     @pytest.mark.parametrize(
         "expression",
-        [None, "", "nonsense", "* * * * *", "* * * * * * * *", "61 * * * * *", "0 0 0 * * 8", "0 0 0 * * 0"],
+        [
+            *(None, "", "nonsense", "* * * * *", "* * * * * * * *", "61 * * * * *", "0 0 0 * * 8", "0 0 0 * * 0"),
+            *("*/0 * * * * *", "*/60 * * * * *", "5/90 * * * * *", "0 0 */24 * * *", "0 0 0 1 */13 *", "0 0 0 * * */8"),
+            *("5-1 * * * * *", "0 0 0 * * 6-2", "0 0 0 1 nov-feb *", "0 0 0 * * sat-mon", "0 0 0 1 1 * 2030-2020"),
+            *("0 0 0 L * *", "0 0 0 15W * *", "0 0 0 * * L5", "0 0 0 * * mon#2", "R * * * * *", "H * * * * *"),
+            *("0 0 0 1 jan-3 *", "0 0 0 1 1-mar *", "0 0 0 1 jan/2 *", "0 0 0 1 sept *", "0 0 0 * * thur"),
+            *("0 0 0 * * jan", "? * * * * *", "0 0 0 1 1 * ?", "0 0 0 1 1 * 2101", "0 0 0 1 1 * 1969", "+5 * * * * *"),
+            *("1,,2 * * * * *", "1-5-7 * * * * *", "\u0665 * * * * *", "@reboot", "@Daily"),
+        ],
     )
     def test_refused(self, listener: Worker, name: str, expression: Any) -> None:
-        """What is not an expression of six or seven fields."""
+        """What is not an expression of six or seven fields, and what other crons know."""
         listener.trigger("cron", name, {} if expression is None else {"expression": expression})
         (refusal,) = listener.take()
         assert refusal["error"]["code"] == "trigger_registration_failed"
@@ -319,10 +327,15 @@ class TestCron:
 
     @pytest.mark.parametrize(
         "expression",
-        ["0 */5 9-17 * * MON-FRI", "0 0 0 1 1 * 2099", "0 0 0 * * 1,7", "0 0 0 ? * 2-6", "*/10 0 0 1-15/2 JAN *"],
+        [
+            *("0 */5 9-17 * * MON-FRI", "0 0 0 1 1 * 2099", "0 0 0 * * 1,7", "0 0 0 ? * 2-6", "*/10 0 0 1-15/2 JAN *"),
+            *("0 0 0 1 January *", "0 0 0 1 june-july *", "0 0 0 * * monday", "0 0 0 * * tues,thurs", "0 0 0 * * 1,*"),
+            *("0 0 0 ?/2 * *", "0 0 0 1 jan-mar/2 *", "0 0 0 1 1 * */200", "0 0 0 1 1 * 2100", "0 0 0 1, 2 * *"),
+            *("@hourly", "@daily", "@weekly", "@monthly", "@yearly"),
+        ],
     )
     def test_accepted(self, listener: Worker, name: str, expression: str) -> None:
-        """Ranges, steps, names, a year."""
+        """Ranges, steps, names, a year, shorthands."""
         listener.trigger("cron", name, {"expression": expression})
         assert listener.take() == []
 
@@ -337,6 +350,10 @@ class TestCron:
             ("0 0 0 13 * 6", "2024-09-13 00:00:00"),
             ("0 0 0 1 1 * 2099", "2099-01-01 00:00:00"),
             ("0 0 0 1 1 * 2020", None),
+            ("0 0 0 1 1 * 2100", None),
+            ("1-1 * * * * *", "2023-11-14 22:14:01"),
+            ("0 0 0 1,15 december-december *", "2023-12-01 00:00:00"),
+            ("@weekly", "2023-11-19 00:00:00"),
         ],
     )
     def test_next_time(self, expression: str, expected: Any) -> None:
