@@ -1,13 +1,12 @@
 """Which HTTP trigger a request belongs to. Pure.
 
 A path is matched segment by segment, as it was sent (percent signs and all); a literal segment wins over
-a parameter. Methods share their paths: a parameter has one name, whatever the method. What the real
-engine breaks on, such as ``*`` and ``{``, is refused.
+a parameter. Paths that differ in the names of parameters alone are one, which has one set of names, whatever the
+method. What the real engine breaks on, such as ``*`` and ``{``, is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple, Optional
 
 from .records import Trigger, TriggerError
@@ -35,7 +34,7 @@ class _Node:
 
     def __init__(self) -> None:
         self.literals: dict[str, _Node] = {}
-        self.param: Optional[tuple[str, _Node]] = None
+        self.param: Optional[_Node] = None
         self.routes: dict[str, Route] = {}
 
     @property
@@ -57,39 +56,34 @@ class Routes:
         """
         route = _route(trigger)
         segments = _segments(route.path)
-        names = [segment[1:] for segment in segments if segment[:1] == ":"]
+        names = _names(segments)
         bad = [segment for segment in segments if segment == ":" or segment[:1] == "*" or set(segment) & set("{}")]
         if bad or len(set(names)) != len(names):
             raise TriggerError(f"Route '{route.method} {route.path}' is not a valid path")
-        self._check_names(route, segments)
+        for other in self._same_path(segments):
+            if _names(_segments(other.path)) != names:
+                raise TriggerError(
+                    f"Route '{route.method} {route.path}' conflicts with already-registered route "
+                    f"'{other.method} {other.path}': one path has one set of names for its parameters"
+                )
         node = self._root
         for segment in segments:
             if segment[:1] != ":":
                 node = node.literals.setdefault(segment, _Node())
                 continue
             if node.param is None:
-                node.param = (segment[1:], _Node())
-            node = node.param[1]
+                node.param = _Node()
+            node = node.param
         node.routes[route.method] = route
 
-    def _check_names(self, route: Route, segments: list[str]) -> None:
-        """Refuse a parameter that has another name in the routes there are."""
+    def _same_path(self, segments: list[str]) -> list[Route]:
+        """Return the routes of a path, whatever they call its parameters."""
         node: Optional[_Node] = self._root
         for segment in segments:
             if node is None:
-                return
-            if segment[:1] != ":":
-                node = node.literals.get(segment)
-            elif node.param is None:
-                return
-            elif node.param[0] != segment[1:]:
-                other = next(_all(node.param[1]))
-                raise TriggerError(
-                    f"Route '{route.method} {route.path}' conflicts with already-registered route "
-                    f"'{other.method} {other.path}': a path parameter has one name in all routes that share it"
-                )
-            else:
-                node = node.param[1]
+                return []
+            node = node.param if segment[:1] == ":" else node.literals.get(segment)
+        return [] if node is None else list(node.routes.values())
 
     def release(self, trigger: Trigger) -> None:
         """Remove a trigger; one that it has replaced does not come back."""
@@ -104,8 +98,8 @@ class Routes:
         segment, rest = segments[0], segments[1:]
         if segment[:1] == ":":
             if node.param is not None:
-                self._remove(node.param[1], rest, route)
-                if node.param[1].empty:
+                self._remove(node.param, rest, route)
+                if node.param.empty:
                     node.param = None
         elif segment in node.literals:
             self._remove(node.literals[segment], rest, route)
@@ -114,30 +108,27 @@ class Routes:
 
     def find(self, path: str) -> Optional[Match]:
         """Return what answers a path, as it stands in the request line without the query."""
-        return _find(self._root, _segments(path), 0, {}) if path[:1] == "/" else None
+        return _find(self._root, _segments(path), 0, []) if path[:1] == "/" else None
 
 
-def _find(node: _Node, segments: list[str], index: int, params: dict[str, str]) -> Optional[Match]:
+def _find(node: _Node, segments: list[str], index: int, values: list[str]) -> Optional[Match]:
     if index == len(segments):
-        return Match(node.routes, params) if node.routes else None
+        route = next(iter(node.routes.values()), None)
+        return None if route is None else Match(node.routes, dict(zip(_names(_segments(route.path)), values)))
     segment = segments[index]
     literal = node.literals.get(segment)
     if literal is not None:
-        found = _find(literal, segments, index + 1, params)
+        found = _find(literal, segments, index + 1, values)
         if found is not None:
             return found
     if node.param is None or not segment:
         return None
-    name, below = node.param
-    return _find(below, segments, index + 1, {**params, name: segment})
+    return _find(node.param, segments, index + 1, [*values, segment])
 
 
-def _all(node: _Node) -> Iterator[Route]:
-    yield from node.routes.values()
-    for below in node.literals.values():
-        yield from _all(below)
-    if node.param is not None:
-        yield from _all(node.param[1])
+def _names(segments: list[str]) -> list[str]:
+    """Return the names of the parameters."""
+    return [segment[1:] for segment in segments if segment[:1] == ":"]
 
 
 def _segments(path: str) -> list[str]:

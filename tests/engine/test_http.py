@@ -340,16 +340,24 @@ class TestRoutes:
         head = site.request("/a", "HEAD")
         assert (head.status, head.body) == (404, b"")
 
-    def test_literal_before_parameter(self, site: Site) -> None:
-        """The nearest route wins."""
-        for path in ("/u/:id", "/u/me"):
+    @pytest.mark.parametrize(
+        ("routes", "found"),
+        [
+            (["/u/:id", "/u/me"], {"/u/me": {}, "/u/you": {"id": "you"}}),
+            (["/:a", "/:b/c", "/:d/:e"], {"/1": {"a": "1"}, "/1/c": {"b": "1"}, "/1/2": {"d": "1", "e": "2"}}),
+        ],
+    )
+    def test_literal_before_parameter(self, site: Site, routes: list[str], found: dict[str, Any]) -> None:
+        """The nearest route wins; in each its parameters have the names it gives them."""
+        for path in routes:
             site.route(path)
-        for path in ("/u/me", "/u/you"):
+        assert site.owner.take() == []
+        for path, params in found.items():
             response = in_thread(partial(site.request, path))
             call = site.owner.invoked(site.function)
             site.owner.answer(call, result={})
             response()
-            assert call["data"]["path_params"] == ({} if path == "/u/me" else {"id": "you"})
+            assert call["data"]["path_params"] == params
 
     def test_same_route_again(self, engine_url: str, site: Site) -> None:
         """The newer one replaces the older one; when it goes nothing is left."""
@@ -361,7 +369,7 @@ class TestRoutes:
         assert site.request().status in (404, 405)
 
     def test_conflict(self, site: Site) -> None:
-        """A parameter has one name."""
+        """In two paths that are alike a parameter has one name."""
         site.route("/u/:id")
         name = site.route("/u/:name")
         (refusal,) = site.owner.take()
