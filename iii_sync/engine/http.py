@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import socket
 from contextlib import suppress
 from typing import Any, Optional, TypeVar, Union
 from urllib.parse import parse_qsl
 
 from aiohttp import web
+from aiohttp.http import SERVER_SOFTWARE
 
 from .firing import check
 from .frames import Failure
@@ -50,6 +52,8 @@ _PREFLIGHT = {
     "access-control-allow-headers": "*",
     "access-control-allow-origin": "*",
 }
+
+_AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 
 _T = TypeVar("_T")
 _Plain = tuple[Head, bytes]
@@ -108,7 +112,7 @@ class HttpServer:
         self._reception.serve(request.transport)
         if request.method == "OPTIONS":
             return web.Response(headers=_PREFLIGHT)
-        match = self._routes.find(request.raw_path.partition("?")[0])
+        match = self._routes.find(_target(request).partition("?")[0])
         if match is None:
             return _respond(refusal(404, "NOT_FOUND", "Not Found"))
         route = match.routes.get(request.method)
@@ -155,7 +159,7 @@ class _Exchange:
         data = self._data(match, body)
         prevented = await self._prevented(data) or await self._intercepted(data)
         if prevented is not None:
-            return _respond(prevented)
+            return self._respond(prevented)
         outcome = self._call(self._trigger.function_id, data, self._trigger.metadata)
         head = Head()
         try:
@@ -165,7 +169,7 @@ class _Exchange:
             return web.Response(status=504, headers=_CORS)
         self._forget()
         if not isinstance(answer, _Committed):
-            return _respond(answer)
+            return self._respond(answer)
         return await self._stream(head, answer.first)
 
     async def close(self) -> None:
@@ -218,7 +222,7 @@ class _Exchange:
         params: JsonObject = dict(match.params)
         query: JsonObject = {}
         headers: JsonObject = {}
-        for key, value in parse_qsl(self._request.raw_path.partition("?")[2], keep_blank_values=True):
+        for key, value in parse_qsl(_target(self._request).partition("?")[2], keep_blank_values=True):
             query[key] = value
         for key, value in self._request.headers.items():
             headers[key.lower()] = value if value.isascii() else ""
@@ -308,6 +312,16 @@ class _Exchange:
                     with suppress(asyncio.CancelledError):
                         await pull
 
+    def _respond(self, answer: _Plain) -> web.Response:
+        response = _respond(answer)
+        if not self._without_body(response.status) and response.content_length != len(answer[1]):
+            # As it says, for the real engine trusts it too; but whoever waits for the rest is not left waiting.
+            response.force_close()
+        return response
+
+    def _without_body(self, status: int) -> bool:
+        return status in (204, 304) or self._request.method == "HEAD"
+
     async def _stream(self, head: Head, first: Optional[Message]) -> web.StreamResponse:
         response = _Streamed(status=head.status, headers=_CORS)
         response.typed = head.get("content-type") is not None
@@ -320,7 +334,7 @@ class _Exchange:
         return response
 
     async def _send(self, response: web.StreamResponse, head: Head, first: Optional[Message]) -> None:
-        empty = head.status in (204, 304) or self._request.method == "HEAD"
+        empty = self._without_body(head.status)
         await response.prepare(self._request)
         if first is not None and not first.data:
             await response.write(b"")  # sends the head, which would wait for the first byte
@@ -372,9 +386,16 @@ def _respond(answer: _Plain) -> web.Response:
 
 async def _strip(_: web.Request, response: web.StreamResponse) -> None:
     """Take back what aiohttp adds of its own."""
-    response.headers.pop("Server", None)
+    if response.headers.get("Server") == SERVER_SOFTWARE:
+        del response.headers["Server"]
     if isinstance(response, _Streamed) and not response.typed:
         response.headers.pop("Content-Type", None)
+
+
+def _target(request: web.Request) -> str:
+    """Return path and query as they were sent, without the host of a whole URL, such as proxies send."""
+    authority = _AUTHORITY.match(request.raw_path)
+    return request.raw_path if authority is None else request.raw_path[authority.end() :]
 
 
 def _ref(channel: Channel, direction: str) -> JsonObject:

@@ -13,6 +13,7 @@ from .jsontext import JSON, JsonObject, encode
 
 _JSON = "application/json"
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_LENGTH = re.compile(r"[0-9]{1,18}")
 _NOT_IN_VALUE = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 # These belong to the connection, which is the server's.
 _CONNECTION = frozenset({"connection", "keep-alive", "transfer-encoding", "upgrade"})
@@ -29,8 +30,16 @@ class Head:
         """Add a header, unless it cannot be sent."""
         if isinstance(value, str) and _NAME.fullmatch(name) and not _NOT_IN_VALUE.search(value):
             lower = name.lower()
-            if lower not in _CONNECTION and (lower != "content-length" or (value.isascii() and value.isdecimal())):
+            if lower == "content-length":
+                if not _LENGTH.fullmatch(value):
+                    return
+                self.remove(lower)  # there is one, the last
+            if lower not in _CONNECTION:
                 self.headers.append((name, value))
+
+    def remove(self, name: str) -> None:
+        """Remove a header, named in lower case."""
+        self.headers = [header for header in self.headers if header[0].lower() != name]
 
     def get(self, name: str) -> Optional[str]:
         """Return the last value of a header."""
@@ -49,7 +58,7 @@ class Head:
             self.status = _status(message.get("status_code"), 599) or self.status
         elif message.get("type") == "set_headers" and isinstance(headers, dict):
             for name, value in headers.items():
-                self.headers = [header for header in self.headers if header[0].lower() != name.lower()]
+                self.remove(name.lower())
                 self.add(name, value)
 
 
@@ -68,8 +77,6 @@ def plain(value: JSON) -> tuple[Head, bytes]:
             if colon:
                 head.add(name.strip(), text.strip())
     body = fields.get("body", {})
-    # The length is the server's to know.
-    head.headers = [header for header in head.headers if header[0].lower() != "content-length"]
     if head.get("content-type") is None:
         head.add("content-type", _JSON)
     elif isinstance(body, str):

@@ -99,6 +99,13 @@ class TestRequest:
         assert "_caller_worker_id" not in data
         assert (data["request_body"]["direction"], data["response"]["direction"]) == ("read", "write")
 
+    def test_whole_url(self, site: Site) -> None:
+        """A request line may name the host again, as those to a proxy do."""
+        site.route("/:id")
+        with contextlib.closing(site.dial("GET http://elsewhere.exampleBASE/1?a=b HTTP/1.1\nHost: x\n\n")):
+            call = site.owner.invoked(site.function)
+        assert (call["data"]["path_params"], call["data"]["query_params"]) == ({"id": "1"}, {"a": "b"})
+
     @pytest.mark.parametrize(
         ("content_type", "body", "parsed"),
         [
@@ -183,11 +190,19 @@ class TestPlain:
     def test_headers(self, site: Site) -> None:
         """What cannot be sent is left out."""
         site.route()
-        sent = {"X-Good": "1", "x bad": "1", "x-bad": "a\nb", "x-number": 1, "x-latin": "\u00e9"}
+        sent = {"X-Good": "1", "x bad": "1", "x-bad": "a\nb", "x-number": 1, "x-latin": "\u00e9", "server": "mine"}
         answer = site.answered({"result": {"headers": sent}})
-        assert answer.headers["x-good"] == "1"
+        assert (answer.headers["x-good"], answer.headers.get_all("server")) == ("1", ["mine"])
         assert [name for name in ("x bad", "x-bad", "x-number") if name in answer.headers] == []
         assert "x-latin" in answer.headers
+
+    def test_length(self, site: Site) -> None:
+        """It is believed: where there is no body it tells how long that would be, else what is behind it is cut off."""
+        result = {"headers": {"content-type": "text/plain", "content-length": "3"}}
+        site.route("", "HEAD")
+        site.route()
+        assert site.answered({"result": {**result, "body": None}}, "", "HEAD").headers["content-length"] == "3"
+        assert site.answered({"result": {**result, "body": "hello"}}).body == b"hel"
 
     def test_no_content(self, site: Site) -> None:
         """A status that has no body gets none."""

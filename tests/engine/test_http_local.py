@@ -113,6 +113,12 @@ class TestCut:
         with pytest.raises((http.client.IncompleteRead, ConnectionError)):
             response()
 
+    def test_body_that_is_too_short(self, site: Site) -> None:
+        """The client is not left waiting for the length that was promised."""
+        site.route()
+        with pytest.raises(http.client.IncompleteRead):
+            site.answered({"result": {"headers": {"content-length": "9"}, "body": "hello"}})
+
     def test_client_of_an_idle_writer_leaves(self, site: Site) -> None:
         """The writer hears of it without writing."""
         site.route()
@@ -179,12 +185,15 @@ def test_routes_go_back() -> None:
 
 def test_headers_of_the_connection_are_the_servers() -> None:
     """A function cannot break the framing of its response."""
-    head, _ = plain({"headers": {"Transfer-Encoding": "chunked", "Content-Length": "99", "Connection": "x"}})
+    head, _ = plain({"headers": {"Transfer-Encoding": "chunked", "Connection": "x"}})
     assert head.headers == [("content-type", "application/json")]
     head = Head()
-    for value in ("-1", "1 ", "\u0661", 5):
+    for value in ("-1", "1 ", "\u0661", 5, "9" * 5000):
         head.add("content-length", value)
     assert head.headers == []
+    head.add("content-length", "1")
+    head.add("Content-Length", "2")
+    assert head.headers == [("Content-Length", "2")]
 
 
 SCRIPT = """
