@@ -136,7 +136,10 @@ class Configurations:
 
     def _validate(self, value: JSON, entry: _Entry) -> None:
         # A variable may stand where the schema wants something else than text: its value counts.
-        wrong = next(complaints(self._expand(value, []), entry.schema), None)
+        try:
+            wrong = next(complaints(self._expand(value, []), entry.schema), None)
+        except ValueError as error:
+            wrong = str(error)
         if wrong is not None:
             raise BuiltinError("SCHEMA_INVALID", f"schema validation failed: {wrong}")
 

@@ -13,7 +13,12 @@ from typing import Callable
 
 from .jsontext import JSON, JsonObject
 
+MAX_STEPS = 100_000
+"""Parts of a value that are looked at, once for every schema they have to fit; a fraction of a second."""
+
 _MAX_DEPTH = 64
+_SHOWN = 200
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 _TYPES: dict[str, Callable[[JSON], bool]] = {
     "null": lambda value: value is None,
@@ -27,30 +32,59 @@ _TYPES: dict[str, Callable[[JSON], bool]] = {
 
 
 def complaints(value: JSON, schema: JSON) -> Iterator[str]:
-    """Yield what is wrong with a value, nothing if it fits the schema."""
-    yield from _check(value, schema, schema, 0)
+    """Yield what is wrong with a value, nothing if it fits the schema.
+
+    Raises:
+        ValueError: The check takes too long; the message says so.
+    """
+    yield from _Check(schema).of(value, schema, 0)
 
 
-def _check(value: JSON, schema: JSON, root: JSON, depth: int) -> Iterator[str]:
-    if schema is False:
-        yield f"{_shown(value)} is not allowed"
-    if not isinstance(schema, dict) or depth > _MAX_DEPTH:
-        return
-    reference = schema.get("$ref")
-    if isinstance(reference, str):
-        yield from _check(value, _resolve(reference, root), root, depth + 1)
-    yield from _check_type(value, schema)
-    yield from _check_size(value, schema)
-    if isinstance(value, dict):
-        yield from _check_object(value, schema, root, depth)
-    elif isinstance(value, list) and "items" in schema:
-        for item in value:
-            yield from _check(item, schema["items"], root, depth + 1)
-    for part in _list(schema, "allOf"):
-        yield from _check(value, part, root, depth + 1)
-    choices = _list(schema, "anyOf")
-    if choices and all(any(_check(value, choice, root, depth + 1)) for choice in choices):
-        yield f'{_shown(value)} is not valid under any of the schemas listed in the "anyOf" keyword'
+class _Check:
+    """One check, which has to end: everybody waits for it, and references can make a small schema an endless one."""
+
+    def __init__(self, root: JSON) -> None:
+        self._root = root
+        self._steps = 0
+
+    def of(self, value: JSON, schema: JSON, depth: int) -> Iterator[str]:
+        """Yield what is wrong with a part of the value."""
+        self._steps += 1
+        if self._steps > MAX_STEPS:
+            raise ValueError(f"the value, or its schema, is too large: checking it takes more than {MAX_STEPS} steps")
+        if schema is False:
+            yield f"{_shown(value)} is not allowed"
+        if not isinstance(schema, dict) or depth > _MAX_DEPTH:
+            return
+        reference = schema.get("$ref")
+        if isinstance(reference, str):
+            yield from self.of(value, _resolve(reference, self._root), depth + 1)
+        yield from _check_type(value, schema)
+        yield from _check_size(value, schema)
+        if isinstance(value, dict):
+            yield from self._of_object(value, schema, depth)
+        elif isinstance(value, list) and "items" in schema:
+            for item in value:
+                yield from self.of(item, schema["items"], depth + 1)
+        for part in _list(schema, "allOf"):
+            yield from self.of(value, part, depth + 1)
+        choices = _list(schema, "anyOf")
+        if choices and all(any(self.of(value, choice, depth + 1)) for choice in choices):
+            yield f'{_shown(value)} is not valid under any of the schemas listed in the "anyOf" keyword'
+
+    def _of_object(self, value: JsonObject, schema: JsonObject, depth: int) -> Iterator[str]:
+        properties = schema.get("properties")
+        known = properties if isinstance(properties, dict) else {}
+        for key in _list(schema, "required"):
+            if isinstance(key, str) and key not in value:
+                yield f"{_shown(key)} is a required property"
+        for key, item in value.items():
+            if key in known:
+                yield from self.of(item, known[key], depth + 1)
+            elif schema.get("additionalProperties") is False:
+                yield f"Additional properties are not allowed ({_shown(key)} was unexpected)"
+            else:
+                yield from self.of(item, schema.get("additionalProperties"), depth + 1)
 
 
 def _check_type(value: JSON, schema: JSON) -> Iterator[str]:
@@ -83,21 +117,6 @@ def _check_size(value: JSON, schema: JsonObject) -> Iterator[str]:
         yield f"{_shown(value)} is greater than the maximum of {most}"
 
 
-def _check_object(value: JsonObject, schema: JsonObject, root: JSON, depth: int) -> Iterator[str]:
-    properties = schema.get("properties")
-    known = properties if isinstance(properties, dict) else {}
-    for key in _list(schema, "required"):
-        if isinstance(key, str) and key not in value:
-            yield f"{_shown(key)} is a required property"
-    for key, item in value.items():
-        if key in known:
-            yield from _check(item, known[key], root, depth + 1)
-        elif schema.get("additionalProperties") is False:
-            yield f"Additional properties are not allowed ({_shown(key)} was unexpected)"
-        else:
-            yield from _check(item, schema.get("additionalProperties"), root, depth + 1)
-
-
 def _resolve(reference: str, root: JSON) -> JSON:
     if not reference.startswith("#"):
         return None
@@ -122,4 +141,10 @@ def _equal(left: JSON, right: JSON) -> bool:
 
 
 def _shown(value: JSON) -> str:
-    return json.dumps(value, ensure_ascii=False)[:200]
+    """Return the beginning of a value, without looking at the rest of it."""
+    text = ""
+    for piece in _ENCODER.iterencode(value[:_SHOWN] if isinstance(value, str) else value):
+        text += piece
+        if len(text) > _SHOWN:
+            break
+    return text[:_SHOWN]

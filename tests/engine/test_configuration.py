@@ -8,7 +8,7 @@ from typing import Any, Callable
 
 import pytest
 
-from iii_sync import Worker, errors
+from iii_sync import Worker, errors, register_worker
 from iii_sync.engine.validation import complaints
 
 WAIT = 20.0
@@ -158,3 +158,26 @@ def test_schemas(schema: Any, good: list[Any], bad: list[Any]) -> None:
     """Each keyword that is looked at."""
     assert [list(complaints(value, schema)) for value in good] == [[]] * len(good)
     assert all(list(complaints(value, schema)) for value in bad)
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"allOf": [{"$ref": "#"}, {"$ref": "#"}]}, 1),
+        ({"anyOf": [{"allOf": [{"$ref": "#"}, {"$ref": "#"}, False]}, {"$ref": "#"}]}, "x" * 1000),
+        ({"items": {"allOf": [{"type": "integer"}] * 1000}}, [1] * 10_000),
+    ],
+)
+def test_checks_end(local_engine_url: str, unique: Unique, schema: Any, value: Any) -> None:
+    """A schema that would keep the engine busy for ever is refused, and the others hardly wait."""
+    with register_worker(local_engine_url, invocation_timeout=WAIT) as worker:
+        with pytest.raises(errors.InvocationError, match="takes more than") as caught:
+            register(worker, unique("endless"), schema=schema, initial_value=value)
+    assert caught.value.code == "SCHEMA_INVALID"
+
+
+def test_large_values_are_shown_in_part() -> None:
+    """Of what is wrong the beginning is shown, and no more is looked at."""
+    rest: Any = object()  # which could not be shown
+    (complaint,) = complaints(["x"] * 100 + [rest], {"type": "null"})
+    assert 200 < len(complaint) < 300
