@@ -1,7 +1,8 @@
 """HTTP triggers: a server of their own, and the way of a request to its function and back.
 
 A request body reaches the function through a channel, and so does a streamed response: nothing is held
-but what the channel holds, in either direction. Better than the real engine, where today's clients keep
+but what the channel holds, in either direction. Only a body of JSON is held whole, for it is part of the
+call; as on the real engine there is no limit to it. Better than the real engine, where today's clients keep
 working: an upload that was cut ends its channel with status 1011, a response whose writer vanished is
 cut for the HTTP client too (and is a 500 before its first byte), and a writer whose client has gone is
 told at once.
@@ -41,6 +42,8 @@ IDLE = 75.0
 _LINGER = 1.0
 # Bytes of a request line or a header, about as many as the real engine takes; aiohttp's own limit breaks tokens.
 _LINE = 256 * 1024
+# Bytes of JSON that take so long to read that the others would notice.
+_LARGE = 256 * 1024
 _CORS = {
     "vary": "origin, access-control-request-method, access-control-request-headers",
     "access-control-allow-origin": "*",
@@ -197,7 +200,8 @@ class _Exchange:
             self._upload.push(Message(False, data))
         self._upload.end(truncated=False)
         with suppress(ValueError):
-            return decode(data)
+            # Everybody waits for the loop, but not for another thread.
+            return decode(data) if len(data) < _LARGE else await asyncio.to_thread(decode, data)
         return None
 
     async def _fill(self, channel: Channel) -> None:

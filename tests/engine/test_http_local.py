@@ -145,6 +145,28 @@ class TestCut:
                 assert reader.recv() == b"two"
 
 
+def test_large_json_keeps_nobody_waiting(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is read the engine does what others ask for."""
+    begun, others = threading.Event(), threading.Event()
+
+    def slowly(data: bytes) -> Any:
+        begun.set()
+        others.wait(TIMEOUT)
+        return json.loads(data)
+
+    monkeypatch.setattr("iii_sync.engine.http.decode", slowly)
+    site.route(method="POST")
+    text = "x" * MIB
+    response = in_thread(lambda: site.request("", "POST", json.dumps(text), Content_Type="application/json"))
+    assert begun.wait(TIMEOUT)
+    site.owner.sync()
+    assert not others.is_set()
+    others.set()
+    call = site.owner.invoked(site.function)
+    site.owner.answer(call, result={})
+    assert (response().status, call["data"]["body"]) == (200, text)
+
+
 def test_engine_stops_under_a_request() -> None:
     """It does not wait for a function that never answers."""
     with contextlib.ExitStack() as later:
