@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Optional, Union
 
+from .ports import check_port
+
 _CALL = re.compile(r'match\((["\'])(.*)\1\)', re.DOTALL)
 
 
@@ -19,6 +21,10 @@ class Exposed:
         metadata: What the metadata of their registration must hold: exactly these values, or for a
             text ``match("pattern")`` any text that fits the pattern.
         namespace: Where they must be registered.
+
+    Raises:
+        TypeError: One of them is of another type.
+        ValueError: There is neither a pattern nor metadata.
     """
 
     match: Optional[str] = None
@@ -26,6 +32,12 @@ class Exposed:
     namespace: str = "default"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.match, (str, type(None))):
+            raise TypeError(f"match={self.match!r:.80} of an exposed function must be text")
+        if not isinstance(self.metadata, Mapping):
+            raise TypeError(f"metadata={self.metadata!r:.80} of an exposed function must be an object")
+        if not isinstance(self.namespace, str):
+            raise TypeError(f"namespace={self.namespace!r:.80} of an exposed function must be text")
         if self.match is None and not self.metadata:
             raise ValueError("an exposed function needs a pattern (match) or metadata")
 
@@ -66,6 +78,10 @@ class Guard:
         on_trigger_registration_function_id: Asked before a trigger is registered.
         on_trigger_type_registration_function_id: Asked before a trigger type is registered.
         middleware_function_id: Called in place of whatever a session calls, except the engine's own functions.
+
+    Raises:
+        TypeError: One of them is of another type.
+        ValueError: ``port`` is out of range.
     """
 
     port: int = 0
@@ -77,8 +93,18 @@ class Guard:
     middleware_function_id: Optional[str] = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.expose_functions, str):
-            raise TypeError("expose_functions must be a list of patterns, not one text")
+        check_port("port", self.port)
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name.endswith("_function_id") and not isinstance(value, (str, type(None))):
+                raise TypeError(f"{item.name}={value!r:.80} must be text")
+        if self.expose_functions is None:
+            return
+        if isinstance(self.expose_functions, str) or not isinstance(self.expose_functions, Sequence):
+            raise TypeError(f"expose_functions={self.expose_functions!r:.80} must be a list of patterns")
+        for exposed in self.expose_functions:
+            if not isinstance(exposed, (str, Exposed)):
+                raise TypeError(f"{exposed!r:.80} in expose_functions must be text, or have match or metadata")
 
     def exposes(self, function_id: str, namespace: str, metadata: Any) -> bool:
         """Tell whether every session may call a function.
@@ -137,18 +163,13 @@ class Guard:
         unknown = sorted(set(data) - {item.name for item in fields(cls)})
         if unknown:
             raise ValueError(f"a guard has no {', '.join(unknown)}")
-        data = dict(data)
-        if type(data.get("port", 0)) is not int:
-            raise ValueError("the port of a guard must be an integer")
-        for key, value in data.items():
-            if key.endswith("_function_id") and not isinstance(value, (str, type(None))):
-                raise ValueError(f"{key} must be text")
         exposed = data.get("expose_functions")
-        if exposed is not None:
-            if not isinstance(exposed, list):
-                raise ValueError("expose_functions must be a list")
-            data["expose_functions"] = [item if isinstance(item, str) else _exposed(item) for item in exposed]
-        return cls(**data)
+        try:
+            if isinstance(exposed, list):
+                data = {**data, "expose_functions": [_exposed(item) for item in exposed]}
+            return cls(**data)
+        except TypeError as error:
+            raise ValueError(str(error)) from None
 
 
 def fits(pattern: str, text: str) -> bool:
@@ -156,11 +177,10 @@ def fits(pattern: str, text: str) -> bool:
     return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), text, re.DOTALL) is not None
 
 
-def _exposed(data: Any) -> Exposed:
-    try:
-        return Exposed(**data)
-    except TypeError:
-        raise ValueError("each of expose_functions must be a text, or an object with match or metadata") from None
+def _exposed(item: Any) -> Any:
+    """Return an item of the list; what is none stays as it is."""
+    known = isinstance(item, dict) and set(item) <= {field.name for field in fields(Exposed)}
+    return Exposed(**item) if known else item
 
 
 def _equal(wanted: Any, value: Any) -> bool:

@@ -5,31 +5,34 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 from .guard import Guard
+from .ports import Ports, check_port
 
 BACKLOG = 512
 
 
-class Ports(NamedTuple):
-    """Where an engine listens; ``None`` for what it does not serve."""
-
-    workers: int
-    http: Optional[int] = None
-    streams: Optional[int] = None
-    guarded: Optional[int] = None
-
-
 @dataclass(frozen=True)
 class Plan:
-    """What an engine is to listen on; a port of 0 takes any free one, ``None`` none."""
+    """What an engine is to listen on; a port of 0 takes any free one, ``None`` none.
+
+    Raises:
+        TypeError: A port is no integer.
+        ValueError: A port is out of range.
+    """
 
     host: str
     port: int
     http_port: Optional[int] = None
     stream_port: Optional[int] = None
     guard: Optional[Guard] = None
+
+    def __post_init__(self) -> None:
+        check_port("port", self.port)
+        for name, port in (("http_port", self.http_port), ("stream_port", self.stream_port)):
+            if port is not None:
+                check_port(name, port)
 
 
 class Listeners:

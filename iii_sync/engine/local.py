@@ -41,6 +41,10 @@ class LocalEngine:
         guard: A second listener, at :attr:`guarded_url`, which asks functions who may come in, call and
             register what. Whoever comes through ``port`` may do everything.
         timeout: Seconds that :meth:`start`, and likewise :meth:`stop`, may take.
+
+    Raises:
+        TypeError: A port is no integer.
+        ValueError: A port is out of range.
     """
 
     def __init__(

@@ -14,7 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from .listeners import Plan, Ports
+from .listeners import Plan
+from .ports import Ports
 
 _LISTENING = re.compile(
     r"listening on ws://\S*:(\d+)"

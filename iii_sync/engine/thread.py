@@ -8,7 +8,8 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Optional
 
-from .listeners import Listeners, Plan, Ports
+from .listeners import Listeners, Plan
+from .ports import Ports
 
 
 class EngineThread:

@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import websocket
@@ -82,6 +83,14 @@ def script(source: str, *options: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         universal_newlines=True,
     )
+
+
+@pytest.mark.parametrize("name", ["port", "http_port", "stream_port"])
+@pytest.mark.parametrize("port", [65536, 99999, -1, "1", 1.0, True])
+def test_ports_that_are_none(name: str, port: Any) -> None:
+    """Are refused, not taken modulo 65,536."""
+    with pytest.raises((TypeError, ValueError), match=f"^{name}={port!r} (is no port|must be an integer)"):
+        LocalEngine(**{name: port})
 
 
 class TestLife:
