@@ -38,6 +38,7 @@ from .frames import (
     canonical_uuid,
     parse,
 )
+from .invocations import answer
 from .jsontext import JSON
 from .records import DEFAULT_NAMESPACE, Finish, Peer, Worker
 from .registrations import Registrations
@@ -161,8 +162,8 @@ class Router(Registry):
     def receive(self, worker: Worker, message: Union[str, bytes]) -> None:
         """Handle one message of a worker.
 
-        What does not decode is logged at debug level and dropped, as on the real engine. Never raises
-        because of what a worker has sent.
+        What does not decode is logged at debug level and dropped, as on the real engine. What the engine
+        itself fails at is logged with its traceback, and answered if it was a call: nobody loses a connection.
         """
         if worker.gone:
             return
@@ -194,6 +195,15 @@ class Router(Registry):
             self._handle(worker, worker.held.popleft())
 
     def _handle(self, worker: Worker, frame: Frame) -> None:
+        try:
+            self._act(worker, frame)
+        except Exception:
+            _logger.exception("worker %s: failed at a frame, %s", worker.id, type(frame).__name__)
+            if isinstance(frame, Invoke):
+                message = f"The engine has failed at calling {frame.function_id}; its log says why"
+                answer(worker, frame, Failure("internal_error", message))
+
+    def _act(self, worker: Worker, frame: Frame) -> None:
         if isinstance(frame, Invoke):
             self._calls.invoke(worker, frame)
         elif isinstance(frame, Result):

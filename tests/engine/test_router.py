@@ -9,7 +9,8 @@ from typing import Any, Optional
 
 import pytest
 
-from iii_sync.engine.jsontext import JsonObject
+from iii_sync.engine.jsontext import JSON, JsonObject
+from iii_sync.engine.records import Builtin
 from iii_sync.engine.router import Router
 
 from .clients import Client, Peer
@@ -472,6 +473,19 @@ class TestBuiltins:
         assert client.call(f"engine::log::{level}", {"message": "hello", "service_name": "s"}) is None
         assert "s: hello" in caplog.messages
         assert client.call(f"engine::log::{level}", {})[0] == "deserialization_error"
+
+    def test_one_that_fails(self, router: Router, client: Client, caplog: pytest.LogCaptureFixture) -> None:
+        """Costs nobody a connection: its caller is told, and the log has the rest."""
+
+        def fail(*_: Any) -> JSON:
+            raise LookupError("a fault of the engine")
+
+        router.add_builtins([Builtin("engine::broken", "", fail)])
+        code, message = client.call("engine::broken")
+        assert code == "internal_error"
+        assert "engine::broken" in message
+        assert "LookupError: a fault of the engine" in caplog.text
+        assert client.send(type="ping") == [{"type": "pong"}]
 
 
 class TestListings:
