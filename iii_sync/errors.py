@@ -267,7 +267,7 @@ class FunctionNotFoundError(InvocationError):
 
 
 class PermissionDeniedError(InvocationError):
-    """This worker may not call the function (``FORBIDDEN``)."""
+    """This worker may not call the function, or not register what it wanted to (``FORBIDDEN``)."""
 
 
 class HandlerFailedError(InvocationError):

@@ -6,14 +6,9 @@ import logging
 import os
 import threading
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, TypeVar, Union
 
-from .errors import (
-    IIISyncError,
-    InvocationError,
-    RegistrationRejectedError,
-    TriggerRegistrationError,
-)
+from .errors import IIISyncError, InvocationError, RegistrationRejectedError, TriggerRegistrationError
 from .functions import Function, FunctionRef, Functions, check_function_id
 from .pool import HandlerPool
 from .session import Link, Session
@@ -23,6 +18,7 @@ if TYPE_CHECKING:
     from .invocation import HttpInvocationConfig
     from .options import InitOptions
     from .triggers import Trigger, TriggerHandler, TriggerSource, TriggerType
+    from .triggers.confirming import Asks, Confirming
     from .triggers.providers import Provider, Providers, TriggerCallbacks
     from .triggers.registered import Triggers
 
@@ -33,10 +29,12 @@ _log = logging.getLogger("iii_sync.worker")
 ConfigT = TypeVar("ConfigT")
 
 
-class Asks(Protocol):
-    """``Worker.trigger``, as far as it is needed to ask the engine what it knows."""
+class _Tables(NamedTuple):
+    """What has to do with triggers."""
 
-    def __call__(self, request: str, payload: Any, *, timeout: Optional[float]) -> Any: ...
+    triggers: Triggers
+    providers: Providers
+    confirming: Confirming
 
 
 class Registrations:
@@ -61,16 +59,15 @@ class Registrations:
         self._functions = functions
         self._pool = pool
         self._ask = ask
-        self._lock = threading.RLock()  # guards the making of the two tables below, which come together
-        self._triggers: Optional[Triggers] = None
-        self._providers: Optional[Providers] = None
+        self._lock = threading.RLock()  # guards the making of the tables
+        self._tables: Optional[_Tables] = None
         self._closed = False
 
     def close(self) -> None:
         """The worker ends: refuse calls, let go of triggers, and tell the engine nothing more. Does not block."""
         self._closed = self._functions.closed = True
-        if self._providers is not None:
-            self._providers.close()
+        if self._tables is not None:
+            self._tables.providers.close()
 
     def register_function(
         self,
@@ -153,11 +150,11 @@ class Registrations:
             trigger_id,
             self._options.namespace,
         )
-        trigger = Trigger(registration, self._unregister_trigger, self._trigger_is_active)
+        tables = self._trigger_tables()
+        trigger = Trigger(registration, self._unregister_trigger, tables.confirming.is_active)
         if trigger.type == "http":
             self._check_route(trigger)
-        self._trigger_tables()[0].add(trigger)
-        self._warn_if_parked(trigger)
+        tables.triggers.add(trigger)
         return trigger
 
     def register_trigger_type(
@@ -179,7 +176,7 @@ class Registrations:
             type_id, description, trigger_request_format, call_request_format, namespace, own
         )
         provider = Provider(registration, handler, self._pool)
-        self._trigger_tables()[1].add(provider)
+        self._trigger_tables().providers.add(provider)
         return TriggerType(
             registration,
             lambda: self._unregister_trigger_type(provider),
@@ -195,23 +192,23 @@ class Registrations:
 
     def trigger_message(self, link: Link, message: messages.Message) -> None:
         """Something about triggers has come in. On the reader thread."""
-        if self._triggers is None or self._providers is None:
+        if self._tables is None:
             return  # about triggers that nobody here has registered
         if message["type"] == "triggerregistrationresult":
-            self._triggers.refused(message)
+            self._tables.triggers.refused(message)
         else:
-            self._providers.received(link, message)
+            self._tables.providers.received(link, message)
 
     def link_ended(self, link: Link) -> None:
         """A connection has ended. On the reader thread."""
-        if self._providers is not None:
-            self._providers.link_ended(link)
+        if self._tables is not None:
+            self._tables.providers.link_ended(link)
 
     def registrations(self) -> list[messages.Message]:
         """Everything to be registered again after a reconnect."""
         found = self._functions.registrations()
-        if self._triggers is not None and self._providers is not None:
-            found += self._providers.registrations() + self._triggers.registrations()
+        if self._tables is not None:
+            found += self._tables.providers.registrations() + self._tables.triggers.registrations()
         return found
 
     def function_told(self, registration: messages.Message, error: Optional[IIISyncError]) -> bool:
@@ -220,15 +217,18 @@ class Registrations:
 
     # --- inside ----------------------------------------------------------------------------------------
 
-    def _trigger_tables(self) -> tuple[Triggers, Providers]:
+    def _trigger_tables(self) -> _Tables:
         """Return the triggers of this worker and the types it provides; most workers have neither."""
+        from .triggers.confirming import Confirming
         from .triggers.providers import Providers
         from .triggers.registered import Triggers
 
         with self._lock:
-            if self._triggers is None or self._providers is None:
-                self._triggers, self._providers = Triggers(self._session), Providers(self._session)
-            return self._triggers, self._providers
+            if self._tables is None:
+                confirming = Confirming(self._ask, self._options, self._session.worker_name)
+                triggers, providers = Triggers(self._session, confirming), Providers(self._session, confirming)
+                self._tables = _Tables(triggers, providers, confirming)
+            return self._tables
 
     def _unregister_function(self, function: Function) -> None:
         if os.getpid() != self._pid:
@@ -239,13 +239,13 @@ class Registrations:
     def _unregister_trigger_type(self, provider: Provider) -> None:
         if os.getpid() != self._pid:
             return
-        if self._trigger_tables()[1].remove(provider) and not self._closed:
+        if self._trigger_tables().providers.remove(provider) and not self._closed:
             self._session.unregister(provider.registration)
 
     def _unregister_trigger(self, trigger: Trigger) -> None:
         if os.getpid() != self._pid:
             return
-        if self._trigger_tables()[0].remove(trigger) and not self._closed:
+        if self._trigger_tables().triggers.remove(trigger) and not self._closed:
             self._session.unregister(trigger._registration)
 
     def _check_route(self, trigger: Trigger) -> None:
@@ -268,35 +268,6 @@ class Registrations:
                 trigger.type,
                 trigger.function_id,
             )
-
-    def _trigger_is_active(self, trigger_id: str) -> bool:
-        try:
-            self._ask("engine::registered-triggers::info", {"id": trigger_id}, timeout=self._options.connect_timeout)
-        except InvocationError as exc:
-            if exc.code != "NOT_FOUND":
-                raise
-            return False
-        return True
-
-    def _warn_if_parked(self, trigger: Trigger) -> None:
-        try:
-            if trigger.is_active() or trigger.error is not None:
-                return
-            found = self._ask("engine::triggers::list", {}, timeout=self._options.connect_timeout)
-            known = sorted({kind["id"] for kind in found["triggers"]})
-        except (IIISyncError, KeyError, TypeError):
-            _log.debug("whether %r is active is unknown", trigger, exc_info=True)
-            return
-        import difflib
-
-        close = difflib.get_close_matches(trigger.type, known, 1)
-        _log.warning(
-            "the %r trigger of %s is not active: nobody provides that type yet, or this worker may not use it; it "
-            "will be when somebody does. %s",
-            trigger.type,
-            trigger.function_id,
-            f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(known)}",
-        )
 
     def _confirm_over_http(self, function_id: str, config: HttpInvocationConfig) -> None:
         """Look a function up: the engine drops what it does not like without a word (E-18)."""

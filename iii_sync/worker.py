@@ -318,8 +318,9 @@ class Worker:
             RegistrationRejectedError: Another live worker offers the id; the engine does not take what it should
                 call over HTTP; or a trigger was refused (``TriggerRegistrationError``), and then the function is not
                 registered either.
-            PermissionDeniedError: The engine does not let this worker register it. Such an engine says nothing, so
-                the function is looked up; where the worker may not look either, nothing is raised.
+            PermissionDeniedError: The engine does not let this worker register it, or a trigger, and then the function
+                is not registered either. Such an engine says nothing, so the function is looked up; where the worker
+                may not look either, nothing is raised.
             EngineTimeoutError: No confirmation in time.
 
         Blocks: Until the engine has taken it, at most ``connect_timeout``, and like :meth:`register_trigger` for each
@@ -412,6 +413,7 @@ class Worker:
                 that takes something else or is ``async``.
             RegistrationRejectedError: Another worker serves the route or has the id, or the route does not go
                 together with one that is there (``TriggerRegistrationError``).
+            PermissionDeniedError: The engine does not let this worker register the function, or the trigger.
             EngineTimeoutError: No confirmation in time.
 
         Blocks: Like :meth:`register_function` and, for each method, :meth:`register_trigger`.
@@ -472,9 +474,9 @@ class Worker:
     ) -> Trigger:
         """Have a function called when something happens; done when this returns.
 
-        One whose type nobody provides yet is no error: it waits for a provider, and a warning says so; an engine that
-        forbids this worker the type looks the same. A provider in another worker may refuse later still: that is logged
-        and kept as ``Trigger.error``. Registered again after each reconnect.
+        One whose type nobody provides yet is no error: it waits for a provider, and a warning says so. A provider in
+        another worker may refuse later still: that is logged and kept as ``Trigger.error``. Registered again after each
+        reconnect.
 
         Args:
             trigger_type: The type's id, ``cron`` for instance; or one of :mod:`iii_sync.triggers` with its config:
@@ -495,6 +497,8 @@ class Worker:
                 registered already.
             InvalidPayloadError: ``config`` or ``metadata`` cannot travel.
             TriggerRegistrationError: The engine or the provider refused it.
+            PermissionDeniedError: The engine does not let this worker register it. Such an engine says nothing, so the
+                trigger is looked up; where the worker may not look either, a warning says so.
             EngineTimeoutError: No confirmation in time.
 
         Blocks: Until the engine has had its say, at most ``connect_timeout``, and as long for each look: whether the
@@ -518,8 +522,7 @@ class Worker:
     ) -> TriggerType[ConfigT]:
         """Provide a trigger type: be told of the triggers that workers register, and call their functions.
 
-        An engine that forbids this worker to provide types says nothing. Provided again after each reconnect, when the
-        triggers that there are come again.
+        Provided again after each reconnect, when the triggers that there are come again.
 
         Args:
             type_id: The id; one that another worker provides in the same namespace is taken over.
@@ -538,9 +541,11 @@ class Worker:
             ConfigurationError: A blank id, one that the engine itself or this worker provides already; a handler
                 without the two methods, or with ``async`` ones.
             InvalidPayloadError: A format that cannot travel.
+            PermissionDeniedError: The engine does not let this worker provide it. Such an engine says nothing, so the
+                type is looked up; where the worker may not look either, a warning says so.
             EngineTimeoutError: No confirmation in time.
 
-        Blocks: Until the engine has it, at most ``connect_timeout``.
+        Blocks: Until the engine has it, at most ``connect_timeout``, and for a look whether it does.
         Threads: Any.
         """
         self._check_usable()

@@ -20,31 +20,15 @@ from ..handlers import refuse_async
 from ..pool import HandlerPool
 from ..session import Link, Session
 from ..wire import messages
+from .confirming import Confirming
 from .registered import Trigger, named
+from .sources import ENGINE_TYPES
 
 __all__ = ["Providers", "TriggerConfig", "TriggerHandler", "TriggerType", "type_registration"]
 
 _log = logging.getLogger("iii_sync.worker")
 
 _DEFAULT_NAMESPACE = "default"
-
-#: Types that the engine serves there. A worker that provides one of them takes it over, and when that worker leaves
-#: nobody serves it until the engine restarts, as with functions (E-16).
-_ENGINE_TYPES = frozenset(
-    {
-        "configuration",
-        "cron",
-        "durable:subscriber",
-        "http",
-        "log",
-        "state",
-        "stream",
-        "stream:join",
-        "stream:leave",
-        "subscribe",
-        "trace",
-    }
-)
 
 #: Characters of an error's text that are sent.
 _MAX_TEXT = 10_000
@@ -281,10 +265,12 @@ class Providers:
 
     Args:
         session: The worker's.
+        confirming: Finds out whether a type was taken.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, confirming: Confirming) -> None:
         self._session = session
+        self._confirming = confirming
         self._lock = threading.RLock()  # guards the table
         self._table: dict[tuple[str, str], Provider] = {}
 
@@ -293,6 +279,7 @@ class Providers:
 
         Raises:
             ConfigurationError: It is provided by this worker already.
+            PermissionDeniedError: This worker may not provide it.
         """
         key = _key(provider)
         with self._lock:
@@ -303,6 +290,7 @@ class Providers:
             self._table[key] = provider
         try:
             self._session.register(provider.registration)
+            self._confirming.trigger_type(provider.registration)
         except BaseException:
             if self.remove(provider):
                 self._session.unregister(provider.registration)
@@ -384,7 +372,9 @@ def type_registration(
     if namespace is not None:
         named(namespace, "namespace", "a name, or leave it out")
     namespace = namespace or own_namespace or _DEFAULT_NAMESPACE
-    if type_id.startswith("engine::") or (type_id in _ENGINE_TYPES and namespace == _DEFAULT_NAMESPACE):
+    # A worker that provides a type of the engine takes it over, and when that worker leaves nobody serves it until the
+    # engine restarts, as with functions (E-16).
+    if type_id.startswith("engine::") or (type_id in ENGINE_TYPES and namespace == _DEFAULT_NAMESPACE):
         raise ConfigurationError(
             f"trigger type {type_id!r} is served by the engine itself and cannot be provided in {namespace!r}: it "
             "would be gone for everybody once this worker leaves; choose another id, or another namespace"

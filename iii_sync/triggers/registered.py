@@ -10,6 +10,7 @@ from typing import Any, Callable, Optional, Union
 from ..errors import ConfigurationError, InvalidPayloadError, TriggerRegistrationError, brief, fresh
 from ..session import Session
 from ..wire import messages
+from .confirming import Confirming
 from .sources import TriggerSource, check_config, route
 
 __all__ = ["Trigger", "Triggers", "trigger_registration"]
@@ -32,7 +33,10 @@ class Trigger:
     """
 
     def __init__(
-        self, registration: messages.Message, unregister: Callable[[Trigger], None], look_up: Callable[[str], bool]
+        self,
+        registration: messages.Message,
+        unregister: Callable[[Trigger], None],
+        look_up: Callable[[messages.Message], bool],
     ) -> None:
         self.id: str = registration["id"]
         self.type: str = registration["trigger_type"]
@@ -47,8 +51,8 @@ class Trigger:
     def is_active(self) -> bool:
         """Ask the engine whether the trigger is bound to a provider now.
 
-        It is not while nobody provides its type, after its provider refused it, and after the engine ignored it because
-        this worker may not use the type.
+        It is not while nobody provides its type, after its provider refused it, and after the engine ignored it on a
+        later connection because this worker may not register it any more.
 
         Returns:
             ``True`` if it is.
@@ -58,10 +62,10 @@ class Trigger:
                 (``CallTimeout``).
             ConnectionLostError: There is no connection, or it broke.
 
-        Blocks: For one call, at most ``connect_timeout``.
+        Blocks: For one call, at most ``connect_timeout``, or for three where the first is forbidden.
         Threads: Any.
         """
-        return self._look_up(self.id)
+        return self._look_up(self._registration)
 
     def unregister(self) -> None:
         """Take the trigger back. Does nothing the second time.
@@ -80,10 +84,12 @@ class Triggers:
 
     Args:
         session: The worker's.
+        confirming: Finds out what became of a trigger.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, confirming: Confirming) -> None:
         self._session = session
+        self._confirming = confirming
         self._lock = threading.RLock()  # guards the table, and what becomes of refusals
         self._table: dict[str, Trigger] = {}
 
@@ -93,6 +99,7 @@ class Triggers:
         Raises:
             ConfigurationError: Its id, or its HTTP route, is registered by this worker already.
             TriggerRegistrationError: It was refused.
+            PermissionDeniedError: This worker may not register it.
         """
         with self._lock:
             self._check_new(trigger)
@@ -104,6 +111,7 @@ class Triggers:
                 error = trigger.error
             if error is not None:
                 raise fresh(error)
+            self._confirming.trigger(trigger._registration, lambda: trigger.error is not None)
         except BaseException:
             if self.remove(trigger):
                 self._session.unregister(trigger._registration)

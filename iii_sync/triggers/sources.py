@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Optional, Union
 from ..errors import ConfigurationError
 
 __all__ = [
+    "ENGINE_TYPES",
     "TriggerSource",
     "check_config",
     "cron",
@@ -24,6 +25,23 @@ __all__ = [
     "subscribe",
     "trigger_sources",
 ]
+
+#: The types that the engine itself serves, in ``default``.
+ENGINE_TYPES = frozenset(
+    {
+        "configuration",
+        "cron",
+        "durable:subscriber",
+        "http",
+        "log",
+        "state",
+        "stream",
+        "stream:join",
+        "stream:leave",
+        "subscribe",
+        "trace",
+    }
+)
 
 _METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS")
 _LEVELS = ("all", "trace", "debug", "info", "warn", "error")

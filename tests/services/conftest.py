@@ -25,7 +25,7 @@ def _guarded_local() -> Iterator[GuardedEngine]:
     from iii_sync.engine import Guard, LocalEngine
 
     between = Guard(middleware_function_id="guard::between")
-    with LocalEngine(guard=Guard.from_json(LOCAL_GUARD)) as engine, LocalEngine(guard=between) as other:
+    with LocalEngine(http_port=0, guard=Guard.from_json(LOCAL_GUARD)) as engine, LocalEngine(guard=between) as other:
         yield GuardedEngine(engine.url, engine.guarded_url, other.guarded_url, other.url)
 
 

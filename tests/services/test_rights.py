@@ -15,6 +15,7 @@ import websocket
 
 from iii_sync import ReconnectionConfig, TriggerAction, Worker, errors, register_worker
 from iii_sync.testing import FaultProxy
+from iii_sync.triggers import state, subscribe
 
 from .conftest import GuardedEngine
 from .helpers import HELPERS
@@ -35,6 +36,24 @@ RIGHTS: dict[str, Any] = {
     "maker": {"allow_trigger_type_registration": True, "context": {"who": "maker"}},
     "lister": {"allowed_functions": ["engine::functions::list"]},
     "subscriber": {"allowed_trigger_types": ["subscribe"]},
+    "watcher": {
+        "allowed_trigger_types": ["subscribe"],
+        "allowed_functions": ["engine::registered-triggers::info", "engine::triggers::list"],
+    },
+    "tenant": {
+        "allowed_trigger_types": ["subscribe"],
+        "function_registration_prefix": "theirs",
+        "namespaces": {"default": ["theirs::*"]},
+    },
+    "one-eyed": {
+        "forbidden_functions": ["engine::workers::info"],
+        "allowed_functions": ["engine::triggers::list"],
+        "allow_trigger_type_registration": True,
+    },
+    "blind": {
+        "forbidden_functions": ["engine::functions::info", "engine::workers::info"],
+        "allow_trigger_type_registration": True,
+    },
     "a-list": [1],
     "nothing": None,
     "a-number": {"allowed_functions": 3},
@@ -74,7 +93,7 @@ class Guard:
 
     def binding(self, data: Any) -> Any:
         self.hooked.put(data)
-        if "refused" in data["function_id"]:
+        if "refused" in data["function_id"] or "refused" in data["config"].get("topic", ""):
             raise errors.InvocationError("no", "not this one")
         return {"config": {"topic": data["config"]["moved"]}} if "moved" in data["config"] else {}
 
@@ -476,6 +495,91 @@ class TestRegistrations:
             assert known["config"] == {"topic": unique("moved")}
             guard.worker.publish(unique("moved"), "news")
             assert fired.get(timeout=WAIT) == "news"
+
+    @pytest.mark.parametrize(
+        ("who", "name"), [("anybody", "kind"), ("maker", "refused"), ("one-eyed", "refused"), ("subscriber", "kind")]
+    )
+    def test_a_trigger_type_that_is_refused(self, guard: Guard, unique: Unique, who: str, name: str) -> None:
+        """The engine says nothing, the error comes all the same, and nothing stays."""
+        with guard.guest(who) as guest:
+            for _ in range(2):
+                with pytest.raises(errors.PermissionDeniedError, match=f"type '{unique(name)}'.*may not provide it"):
+                    guest.register_trigger_type(unique(name), "d", (print, print))
+            assert guest._registrations.registrations() == []
+            assert unique(name) not in {item["id"] for item in guard.worker.engine.trigger_types()}
+
+    @pytest.mark.parametrize("who", ["maker", "one-eyed"])
+    def test_a_trigger_type_that_is_allowed(
+        self, guard: Guard, unique: Unique, who: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Whichever way it finds that out."""
+        told: queue.Queue[Any] = queue.Queue()
+        with guard.guest(who) as guest:
+            kind = guest.register_trigger_type(unique("kind"), "d", (told.put, print))
+            trigger = guard.worker.register_trigger(kind.id, "open::f")
+            assert told.get(timeout=WAIT).id == trigger.id
+        assert not caplog.records
+
+    @pytest.mark.parametrize("who", ["subscriber", "watcher", "tenant"])
+    def test_a_trigger_that_is_refused(self, guard: Guard, unique: Unique, who: str) -> None:
+        """The engine says nothing, the error comes all the same, and nothing stays; others of the worker do."""
+        name, topic = unique("open::f"), unique("topic")
+        fired: queue.Queue[Any] = queue.Queue()
+        with guard.guest(who) as guest:
+            guest.register_function(name, fired.put, trigger=subscribe(topic))
+            for _ in range(2):
+                with pytest.raises(errors.PermissionDeniedError, match="'state' trigger.* may not") as caught:
+                    guest.register_trigger(state(scope=topic), name)
+                assert caught.value.function_id == name
+            for source in (state(scope=topic), subscribe(unique("refused"))):
+                with pytest.raises(errors.PermissionDeniedError, match=f"'{source.type}' trigger"):
+                    guest.register_function(unique("open::g"), print, trigger=[subscribe(unique("other")), source])
+            with pytest.raises(errors.PermissionDeniedError, match="'http' trigger"):
+                guest.register_http("GET", unique("/path"), print, function_id=unique("open::page"))
+            assert [item["type"] for item in guest._registrations.registrations()] == [
+                "registerfunction",
+                "registertrigger",
+            ]
+            guard.worker.publish(topic, 1)
+            assert fired.get(timeout=WAIT) == 1
+
+    @pytest.mark.parametrize("who", ["subscriber", "watcher", "tenant"])
+    def test_a_trigger_that_is_allowed(
+        self, guard: Guard, unique: Unique, who: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It is active, and the worker can see so whatever else it may not look at."""
+        with guard.guest(who) as guest:
+            guest.register_function(unique("open::f"), print)
+            trigger = guest.register_trigger(subscribe(unique("topic")), unique("open::f"))
+            assert trigger.is_active()
+            trigger.unregister()
+            assert not trigger.is_active()
+        assert not caplog.records
+
+    def test_what_nobody_can_tell(self, guard: Guard, unique: Unique, caplog: pytest.LogCaptureFixture) -> None:
+        """One warning for each, which says what the worker would have to look at."""
+        with guard.guest("blind") as guest:
+            trigger = guest.register_trigger(subscribe(unique("topic")), unique("open::f"))
+            with pytest.raises(errors.PermissionDeniedError, match=r"registered-triggers::info.* not allowed"):
+                trigger.is_active()
+            guest.register_trigger_type(unique("kind"), "d", (print, print))
+        with guard.guest("anybody") as guest:
+            guest.register_function(unique("open::f"), print)
+            guest.register_trigger(unique("later"), unique("open::f"))
+        told = [
+            (record.levelname, record.getMessage()) for record in caplog.records if record.name == "iii_sync.worker"
+        ]
+        assert len(told) == 3
+        for (level, text), what in zip(told, ("subscribe", unique("kind"), unique("later"))):
+            assert level == "WARNING" and f"'{what}'" in text and "may not call engine::" in text
+
+    def test_a_route_that_is_refused(self, guard: Guard, unique: Unique) -> None:
+        """Its function may not be called from outside; the function goes, too."""
+        with guard.guest("anybody") as guest:
+            with pytest.raises(errors.TriggerRegistrationError, match="not allowed") as caught:
+                guest.register_http("GET", unique("/path"), print)
+            assert caught.value.code == "FORBIDDEN"
+            assert guest._registrations.registrations() == []
 
 
 class TestMiddleware:

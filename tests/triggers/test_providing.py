@@ -205,7 +205,7 @@ def test_a_type_that_is_gone_refuses(worker: Worker, peer: Worker, hooks: Hooks,
     hook = unique("hook")
     kind = peer.register_trigger_type(hook, "d", hooks)
     # As it is for engines before 0.25, which ignore the message.
-    providers = peer._registrations._trigger_tables()[1]
+    providers = peer._registrations._trigger_tables().providers
     assert providers.remove(next(iter(providers._table.values())))
     try:
         trigger = worker.register_trigger(hook, "f")
