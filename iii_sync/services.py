@@ -12,6 +12,7 @@ from typing import Any, Optional, Protocol, Union
 
 from typing_extensions import NotRequired, TypedDict
 
+from .arguments import integer, text
 from .errors import ConfigurationError
 from .request import DEFAULT_TIMEOUT
 
@@ -179,7 +180,7 @@ class UpdateOp:
         Blocks: Never.
         Threads: Any.
         """
-        return {"type": "set", "path": _text("path", path), "value": value}
+        return {"type": "set", "path": text("path", path), "value": value}
 
     @staticmethod
     def merge(value: Mapping[str, Any], path: Union[str, Iterable[str]] = "") -> dict[str, Any]:
@@ -219,7 +220,7 @@ class UpdateOp:
         Blocks: Never.
         Threads: Any.
         """
-        return {"type": "increment", "path": _text("path", path), "by": _integer("by", by)}
+        return {"type": "increment", "path": text("path", path), "by": integer("by", by)}
 
     @staticmethod
     def decrement(path: str, by: int = 1) -> dict[str, Any]:
@@ -238,7 +239,7 @@ class UpdateOp:
         Blocks: Never.
         Threads: Any.
         """
-        return {"type": "decrement", "path": _text("path", path), "by": _integer("by", by)}
+        return {"type": "decrement", "path": text("path", path), "by": integer("by", by)}
 
     @staticmethod
     def append(value: Any, path: Union[str, Iterable[str]] = "") -> dict[str, Any]:
@@ -275,7 +276,7 @@ class UpdateOp:
         Blocks: Never.
         Threads: Any.
         """
-        return {"type": "remove", "path": _text("path", path)}
+        return {"type": "remove", "path": text("path", path)}
 
 
 # Classes below have a method named ``list``, which hides the type.
@@ -423,7 +424,7 @@ class State(_Service):
         Blocks: For one call, at most ``timeout`` seconds.
         Threads: Any.
         """
-        return _list(self._call("state::list", timeout, scope=_text("scope", scope)))
+        return _list(self._call("state::list", timeout, scope=text("scope", scope)))
 
     def list_groups(self, *, timeout: Optional[float] = DEFAULT_TIMEOUT) -> _Names:
         """Return the names of the scopes, sorted.
@@ -556,7 +557,7 @@ class Streams(_Service):
         Blocks: For one call, at most ``timeout`` seconds.
         Threads: Any.
         """
-        fields = {"stream_name": _text("stream", stream), "group_id": _text("group", group)}
+        fields = {"stream_name": text("stream", stream), "group_id": text("group", group)}
         return _list(self._call("stream::list", timeout, **fields))
 
     def list_groups(self, stream: str, *, timeout: Optional[float] = DEFAULT_TIMEOUT) -> _Names:
@@ -573,7 +574,7 @@ class Streams(_Service):
         Blocks: For one call, at most ``timeout`` seconds.
         Threads: Any.
         """
-        return _list(self._call("stream::list_groups", timeout, stream_name=_text("stream", stream)))
+        return _list(self._call("stream::list_groups", timeout, stream_name=text("stream", stream)))
 
     def list_all(self, *, timeout: Optional[float] = DEFAULT_TIMEOUT) -> _StreamSummaries:
         """Return all streams and their groups.
@@ -616,10 +617,10 @@ class Streams(_Service):
         Blocks: For one call, at most ``timeout`` seconds.
         Threads: Any.
         """
-        fields = {"stream_name": _text("stream", stream), "group_id": _text("group", group)}
-        fields["type"] = _text("kind", kind)
+        fields = {"stream_name": text("stream", stream), "group_id": text("group", group)}
+        fields["type"] = text("kind", kind)
         if item is not None:
-            fields["id"] = _text("item", item)
+            fields["id"] = text("item", item)
         self._store("stream::send", timeout, fields, data=data)
 
 
@@ -647,7 +648,7 @@ class Queues(_Service):
         Blocks: For one call, at most ``timeout`` seconds.
         Threads: Any.
         """
-        self._store("iii::durable::publish", timeout, {"topic": _text("topic", topic)}, data=data)
+        self._store("iii::durable::publish", timeout, {"topic": text("topic", topic)}, data=data)
 
     def topics(self, *, timeout: Optional[float] = DEFAULT_TIMEOUT) -> list[dict[str, Any]]:
         """Return the topics that have subscribers.
@@ -677,7 +678,7 @@ class Queues(_Service):
         Blocks: For one call, at most ``timeout`` seconds.
         Threads: Any.
         """
-        stats: dict[str, Any] = self._call("engine::queue::topic_stats", timeout, topic=_text("topic", topic))
+        stats: dict[str, Any] = self._call("engine::queue::topic_stats", timeout, topic=text("topic", topic))
         return stats
 
     def dead_topics(self, *, timeout: Optional[float] = DEFAULT_TIMEOUT) -> list[dict[str, Any]]:
@@ -713,9 +714,9 @@ class Queues(_Service):
         Threads: Any.
         """
         fields = {
-            "topic": _text("topic", topic),
-            "offset": _integer("offset", offset),
-            "limit": _integer("limit", limit),
+            "topic": text("topic", topic),
+            "offset": integer("offset", offset),
+            "limit": integer("limit", limit),
         }
         return _list(self._call("engine::queue::dlq_messages", timeout, **fields))
 
@@ -736,7 +737,7 @@ class Queues(_Service):
         Blocks: For one call, at most ``timeout`` seconds.
         Threads: Any.
         """
-        return int(self._call("iii::queue::redrive", timeout, queue=_text("topic", topic))["redriven"])
+        return int(self._call("iii::queue::redrive", timeout, queue=text("topic", topic))["redriven"])
 
     def redrive_message(self, topic: str, message_id: str, *, timeout: Optional[float] = DEFAULT_TIMEOUT) -> bool:
         """Give one dead message another chance.
@@ -756,7 +757,7 @@ class Queues(_Service):
         Blocks: For one call, at most ``timeout`` seconds.
         Threads: Any.
         """
-        fields = {"queue": _text("topic", topic), "message_id": _text("message_id", message_id)}
+        fields = {"queue": text("topic", topic), "message_id": text("message_id", message_id)}
         return bool(self._call("iii::queue::redrive_message", timeout, **fields)["redriven"])
 
     def discard_message(self, topic: str, message_id: str, *, timeout: Optional[float] = DEFAULT_TIMEOUT) -> bool:
@@ -777,7 +778,7 @@ class Queues(_Service):
         Blocks: For one call, at most ``timeout`` seconds.
         Threads: Any.
         """
-        fields = {"queue": _text("topic", topic), "message_id": _text("message_id", message_id)}
+        fields = {"queue": text("topic", topic), "message_id": text("message_id", message_id)}
         return bool(self._call("iii::queue::discard_message", timeout, **fields)["redriven"])
 
 
@@ -833,7 +834,7 @@ class EngineInfo(_Service):
         Blocks: For one call, at most ``timeout`` seconds.
         Threads: Any.
         """
-        fields = {"function_id": _text("function_id", function_id), "namespace": namespace}
+        fields = {"function_id": text("function_id", function_id), "namespace": namespace}
         detail: FunctionDetail = self._call("engine::functions::info", timeout, **fields)
         return detail
 
@@ -880,7 +881,7 @@ class EngineInfo(_Service):
         Blocks: For one call, at most ``timeout`` seconds.
         Threads: Any.
         """
-        fields = {"name": _text("name", name), "namespace": namespace}
+        fields = {"name": text("name", name), "namespace": namespace}
         detail: WorkerDetail = self._call("engine::workers::info", timeout, **fields)
         return detail
 
@@ -934,7 +935,7 @@ class EngineInfo(_Service):
         Blocks: For one call, at most ``timeout`` seconds.
         Threads: Any.
         """
-        fields = {"id": _text("trigger_id", trigger_id)}
+        fields = {"id": text("trigger_id", trigger_id)}
         detail: TriggerDetail = self._call("engine::registered-triggers::info", timeout, **fields)
         return detail
 
@@ -983,21 +984,9 @@ class EngineInfo(_Service):
         Blocks: For one call, at most ``timeout`` seconds.
         Threads: Any.
         """
-        fields = {"id": _text("type_id", type_id), "namespace": namespace}
+        fields = {"id": text("type_id", type_id), "namespace": namespace}
         detail: TriggerTypeDetail = self._call("engine::triggers::info", timeout, **fields)
         return detail
-
-
-def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise ConfigurationError(f"{name}={value!r} must be text, not {type(value).__name__}; str() makes it so")
-    return value
-
-
-def _integer(name: str, value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ConfigurationError(f"{name}={value!r} must be an integer")
-    return value
 
 
 def _path(path: Any) -> Union[str, list[str]]:
@@ -1005,7 +994,7 @@ def _path(path: Any) -> Union[str, list[str]]:
         return path
     if not isinstance(path, Iterable):
         raise ConfigurationError(f"path={path!r} must be a key, or a list of keys")
-    return [_text("path", key) for key in path]
+    return [text("path", key) for key in path]
 
 
 def _ops(ops: Any) -> list[Any]:
@@ -1015,11 +1004,11 @@ def _ops(ops: Any) -> list[Any]:
 
 
 def _state(scope: Any, key: Any) -> dict[str, Any]:
-    return {"scope": _text("scope", scope), "key": _text("key", key)}
+    return {"scope": text("scope", scope), "key": text("key", key)}
 
 
 def _item(stream: Any, group: Any, item: Any) -> dict[str, Any]:
-    return {"stream_name": _text("stream", stream), "group_id": _text("group", group), "item_id": _text("item", item)}
+    return {"stream_name": text("stream", stream), "group_id": text("group", group), "item_id": text("item", item)}
 
 
 def _updated(result: Any) -> UpdateResult:

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, Literal, Optional, TypedDict, TypeVar, Union, overload
 
+from .arguments import text
 from .calling import Caller
 from .calls import Call
 from .channels import Channel, ChannelReader, ChannelWriter, StreamChannelRef, is_channel_ref
@@ -709,11 +710,11 @@ class Worker:
         call = self.submit(
             function_id, {**(payload or {}), key: ref}, timeout=timeout, namespace=namespace, metadata=metadata
         )
-        text = {} if binary else {"encoding": encoding, "errors": errors, "newline": newline}
+        details = {} if binary else {"encoding": encoding, "errors": errors, "newline": newline}
         try:
             if direction == "w":
-                return open_writer(channel.writer, call, binary, buffering, **text)
-            return open_reader(channel.reader, call, binary, self._loop.call_later, **text)
+                return open_writer(channel.writer, call, binary, buffering, **details)
+            return open_reader(channel.reader, call, binary, self._loop.call_later, **details)
         except BaseException:  # the function runs already, and would wait for a stream that never comes
             call.cancel()
             (channel.writer if direction == "w" else channel.reader).abort()
@@ -795,7 +796,7 @@ class Worker:
             level: ``trace``, ``debug``, ``info``, ``warn`` or ``error``.
 
         Raises:
-            ConfigurationError: Another level.
+            ConfigurationError: A message that is no text, or another level.
             IIISyncError: As :meth:`submit`.
 
         Blocks: Until it is out, at most ``invocation_timeout``; there is no answer to wait for.
@@ -803,7 +804,7 @@ class Worker:
         """
         if level not in _LOG_LEVELS:
             raise ConfigurationError(f"level={level!r} must be one of {', '.join(_LOG_LEVELS)}")
-        line = {"message": message} if data is None else {"message": message, "data": data}
+        line = {"message": text("message", message)} if data is None else {"message": message, "data": data}
         self.trigger(f"engine::log::{level}", line, action=TriggerAction.Void())
 
     # --- life ------------------------------------------------------------------------------------------

@@ -425,6 +425,12 @@ class TestLog:
         with pytest.raises(errors.ConfigurationError, match="level='warning' must be one of trace, debug"):
             worker.log("x", level="warning")
 
+    @pytest.mark.parametrize("message", [5, None, {"a": 1}, b"line"])
+    def test_a_line_that_is_no_text(self, worker: Worker, message: Any) -> None:
+        """The engine would drop it, and nobody would hear of that."""
+        with pytest.raises(errors.ConfigurationError, match=r"message=.* must be text.*str\(\) makes it so"):
+            worker.log(message)
+
 
 def test_configuration_lives_in_the_default_namespace(far: Worker) -> None:
     """As ``engine::`` ids do; others are looked for in the worker's own."""

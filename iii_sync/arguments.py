@@ -1,0 +1,28 @@
+"""What arguments are checked for alike, whoever takes them. The error names the argument, its value and the cure."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from .errors import ConfigurationError
+
+__all__ = ["integer", "optional_text", "text"]
+
+
+def text(name: str, value: Any) -> str:
+    """Return ``value`` if it is text."""
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{name}={value!r} must be text, not {type(value).__name__}; str() makes it so")
+    return value
+
+
+def optional_text(name: str, value: Any) -> Optional[str]:
+    """Return ``value`` if it is text, or ``None``."""
+    return None if value is None else text(name, value)
+
+
+def integer(name: str, value: Any) -> int:
+    """Return ``value`` if it is an integer."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ConfigurationError(f"{name}={value!r} must be an integer")
+    return value
