@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, TypeVar, Union
 
+from .arguments import optional_text
 from .errors import IIISyncError, InvocationError, RegistrationRejectedError, TriggerRegistrationError
 from .functions import Function, FunctionRef, Functions, check_function_id
 from .pool import HandlerPool
@@ -94,7 +95,7 @@ class Registrations:
             response_format = run.response_format if response_format is None else response_format
         registration = messages.register_function(
             function_id,
-            description=messages.check(description, "description"),
+            description=messages.check(optional_text("description", description), "description"),
             metadata=messages.check(metadata, "metadata"),
             request_format=messages.check(request_format, "request_format"),
             response_format=messages.check(response_format, "response_format"),

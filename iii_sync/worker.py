@@ -315,7 +315,7 @@ class Worker:
         Raises:
             ConfigurationError: An id that the engine serves itself, or that this worker has registered already; a
                 handler that cannot be called with a payload, is ``async`` or a generator, or is annotated with what no
-                JSON value can become; what is no trigger.
+                JSON value can become; a description that is no text; what is no trigger.
             RegistrationRejectedError: Another live worker offers the id; the engine does not take what it should
                 call over HTTP; or a trigger was refused (``TriggerRegistrationError``), and then the function is not
                 registered either.

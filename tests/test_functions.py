@@ -140,6 +140,19 @@ def test_bad_registration_details_are_refused(worker: Worker, unique: Unique) ->
         worker.register_function(unique("bad"), print, metadata={"x": float("nan")})
     with pytest.raises(errors.InvalidPayloadError, match="request_format"):
         worker.register_function(unique("bad"), print, request_format={"x": {1}})
+    for description in (5, ["one line"], b"one line"):
+        with pytest.raises(errors.ConfigurationError, match="description=.* must be text"):
+            worker.register_function(unique("bad"), print, description=description)  # type: ignore[arg-type]
+    with pytest.raises(errors.InvalidPayloadError, match="description: lone surrogate"):
+        worker.register_function(unique("bad"), print, description="\ud800")
+    assert worker._registrations.registrations() == []
+
+
+@pytest.mark.parametrize("metadata", [0, "text", [1], False, {"a": None}])
+def test_metadata_is_any_json(worker: Worker, unique: Unique, metadata: Any) -> None:
+    """And listed as it is."""
+    function = worker.register_function(unique("f"), print, metadata=metadata)
+    assert worker.engine.function(function.id)["metadata"] == metadata
 
 
 def test_five_hundred_nested_calls_on_one_worker(worker: Worker, unique: Unique) -> None:
