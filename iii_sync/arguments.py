@@ -6,7 +6,7 @@ from typing import Any, Optional
 
 from .errors import ConfigurationError
 
-__all__ = ["integer", "optional_text", "text"]
+__all__ = ["flag", "integer", "number", "optional_text", "text"]
 
 
 def text(name: str, value: Any) -> str:
@@ -25,4 +25,18 @@ def integer(name: str, value: Any) -> int:
     """Return ``value`` if it is an integer."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise ConfigurationError(f"{name}={value!r} must be an integer")
+    return value
+
+
+def number(name: str, value: Any) -> float:
+    """Return ``value`` if it is a number."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise ConfigurationError(f"{name}={value!r} must be a number")
+    return value
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return ``value`` if it is ``True`` or ``False``."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name}={value!r} must be True or False")
     return value

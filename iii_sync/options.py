@@ -7,8 +7,9 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Optional, TypedDict
+from typing import TYPE_CHECKING, Any, Callable, Optional, TypedDict
 
+from .arguments import flag, integer, number, text
 from .errors import ConfigurationError
 from .net.address import Address
 from .net.proxy import Proxy
@@ -51,8 +52,9 @@ class ReconnectionConfig:
     max_retries: Optional[int] = None
 
     def __post_init__(self) -> None:
+        _check_types(self)
         _positive(self, "initial_delay", "max_delay")
-        if self.backoff_multiplier < 1:
+        if not self.backoff_multiplier >= 1:
             raise ConfigurationError(f"backoff_multiplier={self.backoff_multiplier!r} must be at least 1")
         if not 0 <= self.jitter_factor <= 1:
             raise ConfigurationError(f"jitter_factor={self.jitter_factor!r} must be between 0 and 1")
@@ -117,6 +119,7 @@ class InitOptions:
     trace_payloads: bool = False
 
     def __post_init__(self) -> None:
+        _check_types(self)
         _positive(
             self,
             "connect_timeout",
@@ -137,6 +140,9 @@ class InitOptions:
             value = getattr(self, name)
             if value is not None and not value.strip():
                 raise ConfigurationError(f"{name}={value!r} is blank: give a name, or leave it out")
+        for name in ("worker_name", "worker_description", "namespace"):
+            if re.search("[\ud800-\udfff]", getattr(self, name) or ""):
+                raise ConfigurationError(f"{name}={getattr(self, name)!r} has a lone surrogate, which cannot be sent")
         _check_headers(self.headers)
         if self.ssl_context is not None:
             check_context(self.ssl_context, self.insecure_skip_tls_verification)
@@ -225,16 +231,25 @@ class OptionArguments(TypedDict, total=False):
     trace_payloads: bool
 
 
-def _positive(options: Any, *names: str) -> None:
-    """Refuse what is not a number above zero; ``None`` passes where the field's type allows it."""
+_CHECKS: dict[str, Callable[[str, Any], object]] = {"str": text, "bool": flag, "int": integer, "float": number}
+
+
+def _check_types(options: Any) -> None:
+    """Refuse what is not of a field's type, where that is a plain one; ``None`` passes where the type allows it."""
     for field in dataclasses.fields(options):
-        if field.name not in names:
-            continue
-        value = getattr(options, field.name)
-        if value is None and "Optional" in str(field.type):
-            continue
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
-            raise ConfigurationError(f"{field.name}={value!r} must be a number above 0")
+        declared, value = str(field.type), getattr(options, field.name)
+        optional = declared.startswith("Optional[")
+        check = _CHECKS.get(declared[len("Optional[") : -1] if optional else declared)
+        if check is not None and not (optional and value is None):
+            check(field.name, value)
+
+
+def _positive(options: Any, *names: str) -> None:
+    """Refuse numbers that are not above zero, NaN among them."""
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            raise ConfigurationError(f"{name}={value!r} must be a number above 0")
 
 
 def from_environment(options: InitOptions) -> InitOptions:

@@ -268,24 +268,60 @@ def test_a_proxy_that_refuses() -> None:
         {"connect_timeout": None},
         {"connect_timeout": "10"},
         {"channel_timeout": -1},
+        {"close_timeout": float("nan")},
+        {"shutdown_timeout": None},
+        {"invocation_timeout": "30"},
         {"max_handlers": True},
+        {"max_handlers": 2.5},
+        {"max_handlers": 0},
         {"max_payload": 65 * 1024 * 1024},
+        {"max_payload": 1.5},
+        {"max_payload": None},
         {"worker_name": " "},
+        {"worker_name": 5},
+        {"worker_name": "\ud800"},
+        {"worker_description": 5},
+        {"worker_description": "\udfff"},
         {"namespace": ""},
+        {"namespace": b"shop"},
+        {"proxy": 5},
+        {"insecure_skip_tls_verification": "no"},
+        {"keep_trying": "no"},
+        {"marks": "x"},
+        {"marks": None},
+        {"tracing": "x"},
+        {"trace_payloads": 1},
         {"headers": {"bad name": "x"}},
         {"headers": {"X": "a\r\nInjected: b"}},
-        {"reconnection_config": {"initial_delay": 0}},
         {"reconnection_config": None},
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
     """Named, before anything is connected."""
-    if options.get("reconnection_config"):
-        with pytest.raises(errors.ConfigurationError, match="initial_delay"):
-            iii_sync.ReconnectionConfig(**options["reconnection_config"])
-        return
     with pytest.raises(errors.ConfigurationError, match=next(iter(options))):
         register_worker("ws://127.0.0.1:1", **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("initial_delay", 0),
+        ("initial_delay", "1"),
+        ("max_delay", None),
+        ("backoff_multiplier", 0.5),
+        ("backoff_multiplier", float("nan")),
+        ("backoff_multiplier", "2"),
+        ("jitter_factor", 1.5),
+        ("jitter_factor", "0"),
+        ("max_retries", -1),
+        ("max_retries", 1.5),
+        ("max_retries", True),
+    ],
+)
+def test_wrong_options_of_reconnecting_are_refused(name: str, value: Any) -> None:
+    """Named, too."""
+    with pytest.raises(errors.ConfigurationError, match=f"{name}={value!r} "):
+        iii_sync.ReconnectionConfig(**{name: value})
 
 
 def test_options_may_be_an_object_and_keywords(engine_url: str) -> None:
