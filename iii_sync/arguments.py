@@ -6,7 +6,7 @@ from typing import Any, Optional
 
 from .errors import ConfigurationError
 
-__all__ = ["flag", "integer", "number", "optional_text", "text"]
+__all__ = ["flag", "integer", "number", "optional_text", "seconds", "text"]
 
 
 def text(name: str, value: Any) -> str:
@@ -33,6 +33,13 @@ def number(name: str, value: Any) -> float:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise ConfigurationError(f"{name}={value!r} must be a number")
     return value
+
+
+def seconds(name: str, value: Any) -> Optional[float]:
+    """Return ``value`` if it is a time to wait: a number from 0 on, or ``None``."""
+    if value is not None and not number(name, value) >= 0:
+        raise ConfigurationError(f"{name}={value!r} must be a number of seconds, 0 or more, or None for no limit")
+    return value  # type: ignore[no-any-return]
 
 
 def flag(name: str, value: Any) -> bool:

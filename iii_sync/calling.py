@@ -10,7 +10,7 @@ from .calls import Call, in_order
 from .channels.ends import Ends
 from .errors import CallTimeout, ConfigurationError
 from .net.waiting import Deadline
-from .request import DEFAULT_TIMEOUT, Request, prepare
+from .request import DEFAULT_TIMEOUT, Request, check_timeout, prepare
 from .session import Session
 from .suspicion import Suspicion
 from .tracing import Tracer
@@ -81,7 +81,7 @@ class Caller:
         own = self._options.namespace
         given = DEFAULT_TIMEOUT if timeout is None else timeout
         prepared = prepare(self._ends, own, request, payload, given, action, namespace, metadata)
-        seconds = None if prepared.timeout == DEFAULT_TIMEOUT else prepared.timeout
+        seconds = None if prepared.timeout is DEFAULT_TIMEOUT else prepared.timeout
         span = self._tracer.calling(prepared.message)
         try:
             call = self._send(prepared, Deadline(_SEND_TIMEOUT if seconds is None else seconds))
@@ -110,7 +110,8 @@ class Caller:
         self._check_usable()
         if not isinstance(max_in_flight, int) or isinstance(max_in_flight, bool) or max_in_flight < 1:
             raise ConfigurationError(f"max_in_flight={max_in_flight!r} must be an integer above 0")
-        seconds = self._options.invocation_timeout if timeout == DEFAULT_TIMEOUT else timeout
+        check_timeout(timeout)
+        seconds = self._options.invocation_timeout if timeout is DEFAULT_TIMEOUT else timeout
 
         def start(payload: Any) -> Call:
             return self.submit(function_id, payload, seconds, None, namespace, metadata)
@@ -119,7 +120,7 @@ class Caller:
 
     def _call(self, prepared: Request) -> Any:
         """Send a call and wait for its outcome."""
-        seconds = self._options.invocation_timeout if prepared.timeout == DEFAULT_TIMEOUT else prepared.timeout
+        seconds = self._options.invocation_timeout if prepared.timeout is DEFAULT_TIMEOUT else prepared.timeout
         deadline = Deadline(seconds)
         if prepared.answered and not prepared.refs:
             return self._session.ask(prepared.function_id, prepared.message, deadline).result

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, Callable, NamedTuple, Optional, Protocol, Union
 
-from .errors import CallTimeout, ForkedWorkerError, fresh
+from .errors import CallTimeout, ConfigurationError, ForkedWorkerError, fresh
 from .net.waiting import Condition, acquire
 
 __all__ = ["Answer", "Call", "PassedRef", "Pending", "in_order"]
@@ -148,6 +148,10 @@ class Call(Pending):
         Threads: Any.
         """
         self._refuse_in_other_process()
+        if timeout is not None and not timeout >= 0:
+            if timeout != timeout:
+                raise ConfigurationError("timeout=nan is no number of seconds; None waits without a limit")
+            timeout = 0  # what is left of a time that is over; a lock would take it for no limit
         if self._suspicion is not None and not self.done():
             self._suspicion.watch()
         try:

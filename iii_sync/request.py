@@ -11,12 +11,13 @@ from .channels.ends import Ends
 from .errors import ConfigurationError, brief
 from .wire import messages
 
-__all__ = ["DEFAULT_TIMEOUT", "Request", "TriggerAction", "prepare"]
+__all__ = ["DEFAULT_TIMEOUT", "Request", "TriggerAction", "check_timeout", "prepare"]
 
 _log = logging.getLogger("iii_sync.worker")
 
-#: Stands for the worker's own timeout, where ``None`` means none.
-DEFAULT_TIMEOUT = -1.0
+#: The default of the ``timeout`` of calls: the worker's own, where ``None`` means none. Of no type, so that no number
+#: can be taken for it.
+DEFAULT_TIMEOUT: Any = type("_DefaultTimeout", (), {"__repr__": lambda self: "<the worker's invocation_timeout>"})()
 
 
 class TriggerAction:
@@ -110,8 +111,7 @@ def prepare(
             timeout = given["timeout_ms"] / 1000
     if not function_id:
         raise ConfigurationError("the function id is empty; give the id of the function to call")
-    if timeout is not None and timeout != DEFAULT_TIMEOUT and not (_is_number(timeout) and timeout > 0):
-        raise ConfigurationError(f"timeout={timeout!r} must be a number of seconds above 0, or None for no limit")
+    check_timeout(timeout)
     if namespace is not None and not (isinstance(namespace, str) and namespace.strip()):
         raise ConfigurationError(f"namespace={namespace!r} is blank: give a name, or leave it out")
     # These are the engine's own wherever the worker lives (DELTA 0.25, 9).
@@ -137,6 +137,12 @@ def prepare(
     if not answered:
         del message["invocation_id"]
     return Request(function_id, message, refs, timeout, answered)
+
+
+def check_timeout(timeout: Optional[float]) -> None:
+    """Refuse what is no time for a call."""
+    if timeout is not None and timeout is not DEFAULT_TIMEOUT and not (_is_number(timeout) and timeout > 0):
+        raise ConfigurationError(f"timeout={timeout!r} must be a number of seconds above 0, or None for no limit")
 
 
 def _checked(function_id: str) -> str:

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, Literal, Optional, TypedDict, TypeVar, Union, overload
 
-from .arguments import text
+from .arguments import seconds, text
 from .calling import Caller
 from .calls import Call
 from .channels import Channel, ChannelReader, ChannelWriter, StreamChannelRef, is_channel_ref
@@ -196,6 +196,7 @@ class Worker:
             The result; ``None`` for ``Void``; the receipt for ``Enqueue``.
 
         Raises:
+            ConfigurationError: A blank function id or namespace, a timeout that is not above 0, an unknown action.
             InvalidPayloadError: Something in the payload cannot travel; nothing was sent.
             InvocationError: The function failed (``HandlerFailedError``), is not there
                 (``FunctionNotFoundError``), may not be called (``PermissionDeniedError``), …
@@ -269,7 +270,7 @@ class Worker:
             The results, as they are asked for.
 
         Raises:
-            ConfigurationError: A ``max_in_flight`` that is no number above 0.
+            ConfigurationError: A ``max_in_flight`` or ``timeout`` that is no number above 0.
             InvocationError: In a step, like every error of :meth:`trigger`: a call failed.
 
         Blocks: Never; each step until its result is there, at most ``timeout`` seconds from the start of its call.
@@ -866,11 +867,13 @@ class Worker:
 
         Raises:
             IIISyncError: What made the worker give up.
+            ConfigurationError: A timeout below 0.
 
         Blocks: Until then, at most ``timeout`` seconds.
         Threads: Any; SIGTERM ends the wait of the main one.
         """
         self._check_process()
+        seconds("timeout", timeout)
         from .signals import terminating
 
         # Through the reader thread: a signal handler runs amid the very call that holds the event's lock.
@@ -894,7 +897,8 @@ class Worker:
         Threads: Any, at any time; a handler too.
         """
         if os.getpid() == self._pid:
-            self._end(self._options.shutdown_timeout if timeout is None else timeout)
+            given = seconds("timeout", timeout)
+            self._end(self._options.shutdown_timeout if given is None else given)
 
     def __enter__(self) -> Self:
         self._check_usable()

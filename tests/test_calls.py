@@ -193,10 +193,29 @@ def test_wrong_requests(worker: Worker, arguments: Any, error: type[Exception]) 
     """Refused where they are made."""
     with pytest.raises(error):
         worker.trigger(*arguments)
-    with pytest.raises(errors.ConfigurationError, match="timeout"):
-        worker.trigger("f", timeout=0)
     with pytest.raises(errors.ConfigurationError, match="namespace"):
         worker.trigger("f", namespace=" ")
+
+
+@pytest.mark.parametrize("timeout", [0, -1, -1.0, float("nan"), -float("inf"), True, "5"])
+def test_wrong_timeouts(worker: Worker, timeout: Any) -> None:
+    """Refused by whatever takes one, before it does anything."""
+    attempts: list[Callable[[], Any]] = [
+        lambda: worker.trigger("f", timeout=timeout),
+        lambda: worker.submit("f", timeout=timeout),
+        lambda: worker.map("f", [], timeout=timeout),
+        lambda: worker.open("f", "wb", timeout=timeout),
+        lambda: worker.publish("topic", 1, timeout=timeout),
+        lambda: worker.state.get("scope", "key", timeout=timeout),
+    ]
+    if timeout != 0:
+        attempts += [lambda: worker.wait(timeout), lambda: worker.shutdown(timeout)]
+    for attempt in attempts:
+        with pytest.raises(errors.ConfigurationError, match=f"timeout={timeout!r} must be a number"):
+            attempt()
+    assert worker.wait(0) is False
+    assert worker.trigger("engine::baggage::get", {"key": "k"}, timeout=float("inf")) == {"value": None}
+    assert worker.submit("engine::baggage::get", {"key": "k"}, timeout=float("inf")).result(WAIT) == {"value": None}
 
 
 def test_a_call_times_out_as_both_kinds_of_error(worker: Worker, peer: Worker, unique: Unique) -> None:
@@ -220,8 +239,11 @@ def test_a_submitted_call_has_a_timeout_of_its_own(worker: Worker, peer: Worker,
     expiring, lasting = worker.submit(function.id, timeout=0.2), worker.submit(function.id)
     with pytest.raises(errors.CallTimeout):
         expiring.result(WAIT)
-    with pytest.raises(errors.CallTimeout):
-        lasting.result(0.05)
+    for timeout in (0.05, 0, -1):  # a future's own way: what is over already is no error of the caller
+        with pytest.raises(errors.CallTimeout):
+            lasting.result(timeout)
+    with pytest.raises(errors.ConfigurationError, match="timeout=nan"):
+        lasting.result(float("nan"))
     assert not lasting.done()
     release.set()
     assert lasting.result(WAIT) is True

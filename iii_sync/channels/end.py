@@ -135,7 +135,8 @@ class End(_RawFile):
         """Return the seconds that one call tolerates: what it was given, else what the end is set to."""
         if timeout is OWN_TIMEOUT:
             return self._timeout
-        if timeout is not None and (not isinstance(timeout, (int, float)) or isinstance(timeout, bool) or timeout < 0):
+        number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
+        if timeout is not None and not (number and timeout >= 0):  # NaN is not
             raise ValueError(f"timeout={timeout!r} must be a number of seconds, 0 or more, or None for no limit")
         return None if timeout is not None and timeout > threading.TIMEOUT_MAX else timeout
 
