@@ -209,15 +209,16 @@ def trigger_registration(
             named(value, what, "a name, or leave it out")
     config = messages.check({} if config is None else config, "config")
     metadata = messages.check(metadata, "metadata")
+    namespace = own_namespace if namespace is None else namespace
     if trigger_namespace in (None, "default"):  # elsewhere the name may mean another type
-        check_config(trigger_type, config)
+        check_config(trigger_type, config, namespace)
     return messages.register_trigger(
         messages.new_id() if trigger_id is None else trigger_id,
         trigger_type,
         function_id,
         config,
         metadata=metadata,
-        namespace=own_namespace if namespace is None else namespace,
+        namespace=namespace,
         trigger_namespace=trigger_namespace,
     )
 

@@ -46,6 +46,18 @@ ENGINE_TYPES = frozenset(
 _METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS")
 _LEVELS = ("all", "trace", "debug", "info", "warn", "error")
 
+#: What a ``queue_config`` may hold, and the least of its numbers. The engine reads these and passes over the rest.
+_QUEUE_TEXTS = ("type", "backoffType")
+_QUEUE_NUMBERS = {
+    "maxRetries": 0,
+    "concurrency": 1,
+    "visibilityTimeout": 0,
+    "delaySeconds": 0,
+    "backoffDelayMs": 0,
+    "maxPriority": 1,
+}
+_QUEUE_TYPES = ("standard", "fifo")
+
 
 class TriggerSource:
     """A trigger type with its config: what a function is to be called for.
@@ -105,8 +117,8 @@ def cron(expression: str, *, condition_function_id: Optional[str] = None) -> Tri
 def subscribe(topic: str) -> TriggerSource:
     """Call the function with what is published to a topic, on every worker that subscribes.
 
-    Nothing is kept for those who are not there. Metadata of the trigger is not delivered, and conditions are not
-    asked (PROTOCOL 9).
+    Nothing is kept for those who are not there. Metadata of the trigger is not delivered, and conditions are never
+    asked (PROTOCOL 9), so there is none to be given.
 
     Args:
         topic: The topic.
@@ -180,9 +192,10 @@ def stream(
 
 
 def log(level: str = "all") -> TriggerSource:
-    """Call the function with what is logged through the engine; its target is always in ``default``.
+    """Call the function with what is logged through the engine; it is looked for in ``default`` only.
 
-    Its payload is an OpenTelemetry log record: ``severity_text``, ``body``, ``attributes``, ``service_name``, …
+    A worker with a namespace must say ``namespace="default"``, and another worker have the function. The
+    payload is an OpenTelemetry log record: ``severity_text``, ``body``, ``attributes``, ``service_name``, …
 
     Args:
         level: ``all``, or one of ``trace``, ``debug``, ``info``, ``warn``, ``error``: that level alone.
@@ -213,8 +226,8 @@ def queue(
 
     Args:
         topic: The topic.
-        queue_config: The engine's options: ``type``, ``maxRetries``, ``concurrency``, ``visibilityTimeout``,
-            ``delaySeconds``, ``backoffType``, …
+        queue_config: The engine's options: ``type`` (``standard`` or ``fifo``), ``maxRetries``, ``concurrency``,
+            ``visibilityTimeout``, ``delaySeconds``, ``backoffType``, ``backoffDelayMs``, ``maxPriority``.
         condition_function_id: See :func:`cron`; an error counts as a try that failed.
 
     Returns:
@@ -226,10 +239,9 @@ def queue(
     Blocks: Never.
     Threads: Any.
     """
-    if queue_config is not None and not isinstance(queue_config, Mapping):
-        raise ConfigurationError(f"queue_config={queue_config!r} must be a dict, such as {{'maxRetries': 3}}")
     config: dict[str, Any] = {"topic": _text(topic, "topic", "the name of a topic")}
     if queue_config is not None:
+        _check_queue(queue_config)
         config["queue_config"] = dict(queue_config)
     return _source("durable:subscriber", config, condition_function_id=condition_function_id)
 
@@ -288,19 +300,37 @@ def trigger_sources(given: Union[None, TriggerSource, Iterable[TriggerSource]]) 
     return sources
 
 
-def check_config(trigger_type: str, config: Any) -> None:
-    """Refuse what engines take without a word, to break on it (E-39) or never to fire, whoever made the config.
+def check_config(trigger_type: str, config: Any, namespace: Optional[str] = None) -> None:
+    """Refuse what engines take without a word, to break on it (E-39), pass over it, or never to fire.
+
+    Args:
+        trigger_type: One of the engine's; others are not looked at.
+        config: What it is given, whoever made that.
+        namespace: Of the function that is to be called; ``None`` for ``default``.
 
     Raises:
-        ConfigurationError: A trigger without its ``stream_name``, ``topic`` or path; a level, a method or a condition
-            that there cannot be.
+        ConfigurationError: A trigger without its ``stream_name``, ``topic`` or path; a level, a method, a queue or a
+            condition that there cannot be; a function that a log trigger does not find.
     """
     settings: Mapping[str, Any] = config if isinstance(config, Mapping) else {}
     if trigger_type == "stream":
         _text(settings.get("stream_name"), "stream_name", "the name of a stream")
     elif trigger_type in ("subscribe", "durable:subscriber"):
         _text(settings.get("topic"), "topic", "the name of a topic")
+        if trigger_type == "durable:subscriber":
+            if settings.get("queue_config") is not None:
+                _check_queue(settings["queue_config"])
+        elif settings.get("condition_function_id") is not None:
+            raise ConfigurationError(
+                f"condition_function_id={settings['condition_function_id']!r}: a 'subscribe' trigger's condition is "
+                "never asked by the engine (PROTOCOL 9); leave it out, and look at the message in the function itself"
+            )
     elif trigger_type == "log":
+        if namespace not in (None, "default"):
+            raise ConfigurationError(
+                f"namespace={namespace!r}: the engine looks for the function of a 'log' trigger in 'default' only "
+                "(E-40); have a worker without a namespace offer it, and say namespace='default' here"
+            )
         level = settings.get("level", "all")
         if level not in _LEVELS:
             raise ConfigurationError(f"level={level!r} must be one of {', '.join(_LEVELS)}")
@@ -313,6 +343,24 @@ def check_config(trigger_type: str, config: Any) -> None:
         return
     if settings.get("condition_function_id") is not None:
         _text(settings["condition_function_id"], "condition_function_id", "the id of a function")
+
+
+def _check_queue(config: Any) -> None:
+    if not isinstance(config, Mapping):
+        raise ConfigurationError(f"queue_config={config!r} must be a dict, such as {{'maxRetries': 3}}")
+    for key, value in config.items():
+        where = f"queue_config[{key!r}]={value!r}"
+        if key not in _QUEUE_NUMBERS and key not in _QUEUE_TEXTS:
+            known = ", ".join([*_QUEUE_TEXTS, *_QUEUE_NUMBERS])
+            raise ConfigurationError(f"{where}: there is no such option, the engine would pass over it; use {known}")
+        if value is None:
+            continue
+        if key in _QUEUE_TEXTS:
+            _text(value, f"queue_config[{key!r}]", "text, such as 'fifo' or 'exponential'")
+        elif not isinstance(value, int) or isinstance(value, bool) or value < _QUEUE_NUMBERS[key]:
+            raise ConfigurationError(f"{where} must be an integer, {_QUEUE_NUMBERS[key]} or more")
+        if key == "type" and value not in _QUEUE_TYPES:
+            raise ConfigurationError(f"{where} must be one of {', '.join(_QUEUE_TYPES)}")
 
 
 def _check_path(path: str) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from iii_sync import Worker, errors, register_worker
-from iii_sync.triggers import Trigger, cron, subscribe
+from iii_sync.triggers import Trigger, cron, log, subscribe
 
-from .support import WAIT, Heard, Unique, fire, source
+from .support import WAIT, Heard, Hooks, Unique, fire, source
 
 
 @pytest.fixture
@@ -123,6 +123,9 @@ def test_an_unknown_type_waits_and_is_told(
         (("subscribe", "f", {}), "topic=None"),
         (("subscribe", "f", ["t"]), "topic=None"),
         (("durable:subscriber", "f", {"topic": 5}), "topic=5"),
+        (("durable:subscriber", "f", {"topic": "t", "queue_config": 5}), "queue_config=5"),
+        (("durable:subscriber", "f", {"topic": "t", "queue_config": {"maxRetires": 3}}), "maxRetires.*no such option"),
+        (("subscribe", "f", {"topic": "t", "condition_function_id": "c"}), "condition_function_id='c'.*never asked"),
         (("log", "f", {"level": "warning"}), "level='warning'"),
         (("cron", "f", {"expression": "* * * * * *", "condition_function_id": 5}), "condition_function_id=5"),
         (("http", "f", {}), "api_path=None"),
@@ -177,6 +180,24 @@ def test_triggers_of_a_worker_with_a_namespace(
             trigger.unregister()
     assert kind == "cron" or all(one.calls.empty() for one in heard)
     assert set(asked) == ({"own", "other"} if options else set())
+
+
+def test_a_log_trigger_of_a_worker_with_a_namespace(engine_url: str, worker: Worker, unique: Unique) -> None:
+    """The engine would call the function in ``default``, where it is not."""
+    with register_worker(engine_url, namespace=unique("space")) as spaced:
+        for trigger in (log("warn"), "log"):
+            with pytest.raises(errors.ConfigurationError, match="namespace='space.*in 'default' only"):
+                spaced.register_trigger(trigger, "f")
+        with pytest.raises(errors.ConfigurationError, match="namespace='space"):
+            worker.register_trigger(log(), "f", namespace=unique("space"))
+        with pytest.raises(errors.ConfigurationError, match="namespace='space"):
+            spaced.register_function("f", print, trigger=log())
+        assert spaced._registrations.registrations() == worker._registrations.registrations() == []
+        spaced.register_trigger(log(), "f", namespace="default").unregister()
+        hooks = Hooks()
+        spaced.register_trigger_type("log", "our own", hooks)  # another type of that name
+        spaced.register_trigger("log", "f", {"level": "strange"}, trigger_namespace=unique("space"))
+        assert hooks.next()[1].config == {"level": "strange"}
 
 
 def test_after_shutdown(engine_url: str) -> None:
