@@ -6,10 +6,11 @@ import logging
 import os
 import threading
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Union
 
 from .arguments import optional_text
 from .errors import IIISyncError, InvocationError, RegistrationRejectedError, TriggerRegistrationError
+from .formats import json_schema
 from .functions import Function, FunctionRef, Functions, check_function_id
 from .pool import HandlerPool
 from .session import Link, Session
@@ -18,16 +19,14 @@ from .wire import messages
 if TYPE_CHECKING:
     from .invocation import HttpInvocationConfig
     from .options import InitOptions
-    from .triggers import Trigger, TriggerHandler, TriggerSource, TriggerType
+    from .triggers import Trigger, TriggerSource, TriggerType
     from .triggers.confirming import Asks, Confirming
-    from .triggers.providers import Provider, Providers, TriggerCallbacks
+    from .triggers.providers import Provider, Providers
     from .triggers.registered import Triggers
 
 __all__ = ["Registrations"]
 
 _log = logging.getLogger("iii_sync.worker")
-
-ConfigT = TypeVar("ConfigT")
 
 
 class _Tables(NamedTuple):
@@ -97,8 +96,8 @@ class Registrations:
             function_id,
             description=messages.check(optional_text("description", description), "description"),
             metadata=messages.check(metadata, "metadata"),
-            request_format=messages.check(request_format, "request_format"),
-            response_format=messages.check(response_format, "response_format"),
+            request_format=json_schema("request_format", request_format),
+            response_format=json_schema("response_format", response_format, returned=True),
             invocation=None if over_http is None else messages.check(over_http.message(), "invocation"),
         )
         function = Function(function_id, run, registration)
@@ -160,21 +159,22 @@ class Registrations:
 
     def register_trigger_type(
         self,
-        type_id: str,
-        description: str,
-        handler: Union[TriggerHandler[ConfigT], TriggerCallbacks[ConfigT]],
+        type_id: Union[str, Mapping[str, Any]],
+        description: Any,
+        handler: Any,
         trigger_request_format: Any,
         call_request_format: Any,
         namespace: Optional[str],
         register_trigger: Callable[..., Trigger],
         register_function: Callable[..., FunctionRef],
-    ) -> TriggerType[ConfigT]:
+    ) -> TriggerType[Any]:
         """Carry out ``Worker.register_trigger_type``; the last two are the worker's own methods."""
         from .triggers.providers import Provider, TriggerType, type_registration
 
-        own = self._options.namespace
+        if isinstance(type_id, Mapping) and handler is None:
+            description, handler = None, description  # iii's dictionary has the description
         registration = type_registration(
-            type_id, description, trigger_request_format, call_request_format, namespace, own
+            type_id, description, trigger_request_format, call_request_format, namespace, self._options.namespace
         )
         provider = Provider(registration, handler, self._pool)
         self._trigger_tables().providers.add(provider)

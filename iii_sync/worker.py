@@ -304,8 +304,9 @@ class Worker:
                 engine calls that, and this worker is not involved.
             description: One line for people who list functions.
             metadata: Listed with the function.
-            request_format: JSON Schema of the payload, listed with the function. Default: from the annotation.
-            response_format: JSON Schema of the result, listed with the function. Default: from the annotation.
+            request_format: JSON Schema of the payload, or a type that has one (a dataclass, a pydantic model, …),
+                listed with the function. Default: from the annotation.
+            response_format: The same of the result.
             trigger: What else the function is called for, ``cron("0 0 3 * * *")`` for instance: one of
                 :mod:`iii_sync.triggers`, or several. They go when the function is unregistered.
             **unknown: None; what the official SDK takes besides is an error that says what to do.
@@ -316,7 +317,8 @@ class Worker:
         Raises:
             ConfigurationError: An id that the engine serves itself, or that this worker has registered already; a
                 handler that cannot be called with a payload, is ``async`` or a generator, or is annotated with what no
-                JSON value can become; a description that is no text; what is no trigger.
+                JSON value can become; a description that is no text; a format that is
+                neither a schema nor a type; what is no trigger.
             RegistrationRejectedError: Another live worker offers the id; the engine does not take what it should
                 call over HTTP; or a trigger was refused (``TriggerRegistrationError``), and then the function is not
                 registered either.
@@ -512,36 +514,54 @@ class Worker:
             trigger_type, function_id, config, metadata, namespace, trigger_namespace, trigger_id
         )
 
+    @overload
     def register_trigger_type(
         self,
         type_id: str,
         description: str,
         handler: Union[TriggerHandler[ConfigT], TriggerCallbacks[ConfigT]],
         *,
+        trigger_request_format: Any = ...,
+        call_request_format: Any = ...,
+        namespace: Optional[str] = ...,
+    ) -> TriggerType[ConfigT]: ...
+    @overload
+    def register_trigger_type(
+        self, type_id: Mapping[str, Any], handler: Union[TriggerHandler[ConfigT], TriggerCallbacks[ConfigT]], /
+    ) -> TriggerType[ConfigT]: ...
+    def register_trigger_type(
+        self,
+        type_id: Union[str, Mapping[str, Any]],
+        description: Any = None,
+        handler: Any = None,
+        *,
         trigger_request_format: Any = None,
         call_request_format: Any = None,
         namespace: Optional[str] = None,
-    ) -> TriggerType[ConfigT]:
+    ) -> TriggerType[Any]:
         """Provide a trigger type: be told of the triggers that workers register, and call their functions.
 
         Provided again after each reconnect, when the triggers that there are come again.
 
         Args:
-            type_id: The id; one that another worker provides in the same namespace is taken over.
+            type_id: The id; one that another worker provides in the same namespace is taken over. Or iii's dictionary
+                with ``id``, ``description`` and any of the last three, followed by the handler.
             description: One line for people who list trigger types.
             handler: An object with the methods ``register_trigger`` and ``unregister_trigger`` (see
                 :class:`~iii_sync.triggers.TriggerHandler`), or a tuple of two functions. Each takes a
                 :class:`~iii_sync.triggers.TriggerConfig`, runs on a handler thread, and is called one at a time.
-            trigger_request_format: JSON Schema of the config, listed with the type.
-            call_request_format: JSON Schema of what functions are called with, listed with the type.
+            trigger_request_format: JSON Schema of the config, or a type that has one (a dataclass, a pydantic model,
+                …), listed with the type.
+            call_request_format: The same of what functions are called with.
             namespace: Where it is provided. Default: the worker's.
 
         Returns:
             The type.
 
         Raises:
-            ConfigurationError: A blank id, one that the engine itself or this worker provides already; a handler
-                without the two methods, or with ``async`` ones.
+            ConfigurationError: A blank id, one that the engine itself or this worker provides already; no
+                description; a handler without the two methods, or with ``async`` ones; a format that is neither a
+                schema nor a type.
             InvalidPayloadError: A format that cannot travel.
             PermissionDeniedError: The engine does not let this worker provide it. Such an engine says nothing, so the
                 type is looked up; where the worker may not look either, a warning says so.

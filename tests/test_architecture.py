@@ -21,7 +21,7 @@ LAYERS = [
     ["channels"],
     ["kinds"],
     ["schema"],
-    ["handlers"],
+    ["formats", "handlers"],
     ["functions", "request", "session", "suspicion"],
     ["calling", "triggers"],
     ["registrations", "web"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from typing import Any, Callable
@@ -140,12 +141,40 @@ def test_bad_registration_details_are_refused(worker: Worker, unique: Unique) ->
         worker.register_function(unique("bad"), print, metadata={"x": float("nan")})
     with pytest.raises(errors.InvalidPayloadError, match="request_format"):
         worker.register_function(unique("bad"), print, request_format={"x": {1}})
+    for wrong in (5, "object", ["object"], object(), lambda data: data, Any):
+        for name in ("request_format", "response_format"):
+            with pytest.raises(errors.ConfigurationError, match=f"{name}=.*give a JSON Schema, which is a dict"):
+                worker.register_function(unique("bad"), print, **{name: wrong})  # type: ignore[arg-type]
+    with pytest.raises(errors.ConfigurationError, match="request_format: set is nothing that a JSON value can become"):
+        worker.register_function(unique("bad"), print, request_format=list[set])  # type: ignore[type-arg]
     for description in (5, ["one line"], b"one line"):
         with pytest.raises(errors.ConfigurationError, match="description=.* must be text"):
             worker.register_function(unique("bad"), print, description=description)  # type: ignore[arg-type]
     with pytest.raises(errors.InvalidPayloadError, match="description: lone surrogate"):
         worker.register_function(unique("bad"), print, description="\ud800")
     assert worker._registrations.registrations() == []
+
+
+@dataclasses.dataclass
+class Order:
+    """What a format may be."""
+
+    item: str
+    pieces: int = 1
+
+
+def test_formats_may_be_types(worker: Worker, unique: Unique) -> None:
+    """Listed as their schema, and nothing is checked against them; ``True`` is a schema as well."""
+    name = unique("f")
+    worker.register_function(name, lambda data: data, request_format=Order, response_format=list[Order])
+    listed = worker.engine.function(name)
+    request, response = listed["request_schema"], listed["response_schema"]
+    assert (request["type"], request["required"]) == ("object", ["item"])
+    assert request["properties"]["pieces"]["default"] == 1
+    assert response["type"] == "array" and response["$defs"]["Order"]["required"] == ["item"]
+    assert worker.trigger(name, 5) == 5
+    open_to_all = worker.register_function(unique("g"), lambda data: data, request_format=True)
+    assert worker.engine.function(open_to_all.id)["request_schema"] is True
 
 
 @pytest.mark.parametrize("metadata", [0, "text", [1], False, {"a": None}])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 import pytest
 
 from iii_sync import ChannelReader, InvocationError, Worker
+from iii_sync.triggers import TriggerType
 
 pydantic = pytest.importorskip("pydantic", minversion="2")
 
@@ -51,6 +52,21 @@ def test_a_model_is_validated_and_returned(worker: Worker, peer: Worker, unique:
     assert listed["request_schema"]["required"] == ["name", "when"]
     lines = listed["request_schema"]["properties"]["lines"]
     assert lines["items"]["$ref"].rpartition("/")[2] in listed["request_schema"]["$defs"]
+
+
+def test_formats_may_be_models(worker: Worker, unique: Callable[[str], str]) -> None:
+    """Of functions and of trigger types; a result's is that of what it is dumped as."""
+    function = worker.register_function(unique("f"), lambda data: data, request_format=Line, response_format=Document)
+    listed = worker.engine.function(function.id)
+    assert listed["request_schema"]["properties"]["weight"]["minimum"] == 0
+    assert listed["response_schema"]["required"] == ["name", "when"]
+    formats = {"trigger_request_format": Line, "call_request_format": Upload}
+    kind: TriggerType[Any] = worker.register_trigger_type(
+        {"id": unique("hook"), "description": "d", **formats}, (print, print)
+    )
+    known = worker.engine.trigger_type(kind.id)
+    assert known["configuration_schema"] == listed["request_schema"]
+    assert set(known["request_schema"]["properties"]) == {"name", "reader"}
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,11 @@ import inspect
 import logging
 import threading
 from collections import deque
+from collections.abc import Mapping
 from typing import Any, Callable, Generic, Optional, Protocol, TypeVar
 
 from ..errors import ConfigurationError, InvocationError
+from ..formats import json_schema
 from ..functions import FunctionRef
 from ..handlers import refuse_async
 from ..pool import HandlerPool
@@ -27,6 +29,8 @@ from .sources import ENGINE_TYPES
 __all__ = ["Providers", "TriggerConfig", "TriggerHandler", "TriggerType", "type_registration"]
 
 _log = logging.getLogger("iii_sync.worker")
+
+_KEYS = {"id", "description", "trigger_request_format", "call_request_format", "namespace"}
 
 _DEFAULT_NAMESPACE = "default"
 
@@ -363,9 +367,19 @@ def type_registration(
     """Check what ``Worker.register_trigger_type`` was given and return the message that says it.
 
     Raises:
-        ConfigurationError: A blank name, an id of the engine's own, or no description.
+        ConfigurationError: A blank name, an id of the engine's own, no description, or what is no format.
         InvalidPayloadError: A format that cannot travel.
     """
+    if isinstance(type_id, Mapping):
+        given = type_id
+        if unknown := set(given) - _KEYS:
+            raise ConfigurationError(
+                f"the trigger type has unknown keys {sorted(map(str, unknown))}; it takes {', '.join(sorted(_KEYS))}"
+            )
+        type_id, description = given.get("id"), given.get("description", description)
+        trigger_request_format = given.get("trigger_request_format", trigger_request_format)
+        call_request_format = given.get("call_request_format", call_request_format)
+        namespace = given.get("namespace", namespace)
     type_id = named(type_id, "trigger type", "a name such as 'webhook'")
     if not isinstance(description, str):
         raise ConfigurationError(f"description={description!r}: give one line for people who list trigger types")
@@ -382,8 +396,8 @@ def type_registration(
     return messages.register_trigger_type(
         type_id,
         messages.check(description, "description"),
-        trigger_request_format=messages.check(trigger_request_format, "trigger_request_format"),
-        call_request_format=messages.check(call_request_format, "call_request_format"),
+        trigger_request_format=json_schema("trigger_request_format", trigger_request_format),
+        call_request_format=json_schema("call_request_format", call_request_format),
         namespace=namespace,
     )
 

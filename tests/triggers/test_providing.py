@@ -54,6 +54,20 @@ def test_two_functions_are_a_handler(worker: Worker, unique: Unique) -> None:
     assert hooks.next()[0] == "gone"
 
 
+def test_iiis_dictionary_is_a_type(worker: Worker, hooks: Hooks, unique: Unique) -> None:
+    """As the official SDK takes it: the handler comes second."""
+    hook, space, schema = unique("hook"), unique("space"), {"type": "object", "title": "config"}
+    kind = worker.register_trigger_type({"id": hook, "description": "one line"}, hooks)
+    assert (kind.id, kind.namespace) == (hook, "default")
+    assert kind.register_trigger("f", {"a": 1}).id == hooks.next()[1].id
+    formats = {"trigger_request_format": schema, "call_request_format": list[int]}
+    spaced = worker.register_trigger_type({"id": hook, "description": "d", "namespace": space, **formats}, hooks)
+    known = worker.engine.trigger_type(hook, namespace=spaced.namespace)
+    assert (known["namespace"], known["configuration_schema"]) == (space, schema)
+    assert known["request_schema"] == {"type": "array", "items": {"type": "integer"}}
+    assert worker.engine.trigger_type(hook, namespace="default")["description"] == "one line"
+
+
 def test_a_function_of_a_type(worker: Worker, hooks: Hooks, unique: Unique) -> None:
     """It is listed with what the type calls it with."""
     schema = {"type": "object", "title": "event"}
@@ -295,6 +309,16 @@ class Greedy(Half):
         (("x", "d", Greedy()), r"must take one argument.*\(config.*more"),
         (("x", "d", (print,)), "has no register_trigger"),
         (("x", "d", (print, 5)), "has no unregister_trigger"),
+        (({"description": "d"}, Hooks()), "trigger type=None"),
+        (({"id": "x"}, Hooks()), "description=None"),
+        (
+            ({"id": "x", "description": "d", "desc": "e", 5: 6}, Hooks()),
+            r"unknown keys \['5', 'desc'\]; it takes call_",
+        ),
+        (({"id": "x", "description": "d", "namespace": " "}, Hooks()), "namespace=' '"),
+        (({"id": "x", "description": "d", "call_request_format": "x"}, Hooks()), "call_request_format='x'"),
+        (({"id": "x", "description": "d"},), r"has no register_trigger\(config\)"),
+        (("x", "d"), r"has no register_trigger\(config\)"),
     ],
 )
 def test_what_is_refused_here(worker: Worker, arguments: Any, match: str) -> None:

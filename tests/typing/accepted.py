@@ -31,7 +31,7 @@ from iii_sync import (
     http,
     register_worker,
 )
-from iii_sync.triggers import cron, state, subscribe
+from iii_sync.triggers import TriggerConfig, TriggerType, cron, state, subscribe
 
 
 class S3(Protocol):
@@ -105,6 +105,23 @@ def functions(worker: Worker) -> None:
     worker.unregister_function(see)
     worker.register_trigger(cron("0 0 3 * * *"), "orders::add").unregister()
     worker.register_trigger({"type": "cron", "function_id": "orders::add", "config": {}})
+
+
+class Webhooks:
+    """A trigger handler."""
+
+    def register_trigger(self, config: TriggerConfig[Order]) -> None:
+        print(config.config["id"])
+
+    def unregister_trigger(self, config: TriggerConfig[Order]) -> None: ...
+
+
+def trigger_types(worker: Worker) -> None:
+    """Ours, and iii's dictionary; the handler says of what type configs are."""
+    kind = worker.register_trigger_type("webhook", "incoming hooks", Webhooks(), trigger_request_format=Order)
+    assert_type(kind, TriggerType[Order])
+    kind.register_trigger("orders::add", {"id": 1})
+    assert_type(worker.register_trigger_type({"id": "webhook", "description": "d"}, Webhooks()), TriggerType[Order])
 
 
 def web(worker: Worker) -> None:
