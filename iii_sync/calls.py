@@ -121,7 +121,7 @@ class Call(Pending):
             InvocationError: The function, or the engine in its place, answered with an error.
             CallTimeout: No answer yet; a ``TimeoutError``.
             ConnectionLostError: The connection ended first; ``may_have_run`` says whether it may have run.
-            concurrent.futures.CancelledError: The call was cancelled.
+            concurrent.futures.CancelledError: The call was cancelled; its text says what may have happened.
 
         Blocks: Until the answer is there, at most ``timeout`` seconds.
         Threads: Any.
@@ -156,9 +156,14 @@ class Call(Pending):
             self._suspicion.watch()
         try:
             return super().exception(timeout)
+        except concurrent.futures.CancelledError:
+            raise concurrent.futures.CancelledError(
+                f"the call of {self.function_id} was cancelled: nobody waits for its answer, and the function may have "
+                "run, or may still run"
+            ) from None
         except concurrent.futures.TimeoutError:
             if self.done():
-                return super().exception(0)
+                return self.exception(0)
             raise CallTimeout(
                 "TIMEOUT",
                 f"no answer within {timeout:g} s; the call is still under way{self._hint()}",

@@ -7,6 +7,7 @@ import datetime
 import logging
 import pickle
 import queue
+import re
 import threading
 import time
 from typing import Any, Callable
@@ -293,8 +294,12 @@ def test_cancel_stops_the_waiting(worker: Worker, peer: Worker, unique: Unique) 
     assert call.cancel() and call.cancelled()
     thread.join(WAIT)
     assert isinstance(waiting[0], concurrent.futures.CancelledError)
-    with pytest.raises(concurrent.futures.CancelledError):
-        call.result(WAIT)
+    said = f"{call.function_id} was cancelled: nobody waits.* may still run"
+    assert re.search(said, str(waiting[0]))
+    for ask in (call.result, call.exception):
+        with pytest.raises(concurrent.futures.CancelledError, match=said) as caught:
+            ask(WAIT)
+        assert caught.value.__suppress_context__
     release.set()
     assert finished.wait(WAIT)
     assert not worker._session._pending
