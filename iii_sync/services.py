@@ -12,7 +12,7 @@ from typing import Any, Optional, Protocol, Union
 
 from typing_extensions import NotRequired, TypedDict
 
-from .arguments import integer, text
+from .arguments import flag, integer, optional_text, text
 from .errors import ConfigurationError
 from .request import DEFAULT_TIMEOUT
 
@@ -813,7 +813,8 @@ class EngineInfo(_Service):
         Blocks: For one call, at most ``timeout`` seconds.
         Threads: Any.
         """
-        fields = {"search": search, "prefix": prefix, "worker": worker, "include_internal": include_internal}
+        fields = _filters(search=search, prefix=prefix, worker=worker)
+        fields["include_internal"] = flag("include_internal", include_internal)
         return _list(self._call("engine::functions::list", timeout, **fields)["functions"])
 
     def function(
@@ -834,7 +835,7 @@ class EngineInfo(_Service):
         Blocks: For one call, at most ``timeout`` seconds.
         Threads: Any.
         """
-        fields = {"function_id": text("function_id", function_id), "namespace": namespace}
+        fields = {"function_id": text("function_id", function_id), "namespace": optional_text("namespace", namespace)}
         detail: FunctionDetail = self._call("engine::functions::info", timeout, **fields)
         return detail
 
@@ -860,7 +861,7 @@ class EngineInfo(_Service):
         Blocks: For one call, at most ``timeout`` seconds.
         Threads: Any.
         """
-        fields = {"search": search, "runtime": runtime, "status": status}
+        fields = _filters(search=search, runtime=runtime, status=status)
         return _list(self._call("engine::workers::list", timeout, **fields)["workers"])
 
     def worker(
@@ -881,7 +882,7 @@ class EngineInfo(_Service):
         Blocks: For one call, at most ``timeout`` seconds.
         Threads: Any.
         """
-        fields = {"name": text("name", name), "namespace": namespace}
+        fields = {"name": text("name", name), "namespace": optional_text("namespace", namespace)}
         detail: WorkerDetail = self._call("engine::workers::info", timeout, **fields)
         return detail
 
@@ -911,13 +912,8 @@ class EngineInfo(_Service):
         Blocks: For one call, at most ``timeout`` seconds.
         Threads: Any.
         """
-        fields = {
-            "search": search,
-            "trigger_type": trigger_type,
-            "function_id": function_id,
-            "worker": worker,
-            "include_internal": include_internal,
-        }
+        fields = _filters(search=search, trigger_type=trigger_type, function_id=function_id, worker=worker)
+        fields["include_internal"] = flag("include_internal", include_internal)
         return _list(self._call("engine::registered-triggers::list", timeout, **fields)["registered_triggers"])
 
     def trigger(self, trigger_id: str, *, timeout: Optional[float] = DEFAULT_TIMEOUT) -> TriggerDetail:
@@ -963,7 +959,8 @@ class EngineInfo(_Service):
         Blocks: For one call, at most ``timeout`` seconds.
         Threads: Any.
         """
-        fields = {"search": search, "prefix": prefix, "worker": worker, "include_internal": include_internal}
+        fields = _filters(search=search, prefix=prefix, worker=worker)
+        fields["include_internal"] = flag("include_internal", include_internal)
         return _list(self._call("engine::triggers::list", timeout, **fields)["triggers"])
 
     def trigger_type(
@@ -984,7 +981,7 @@ class EngineInfo(_Service):
         Blocks: For one call, at most ``timeout`` seconds.
         Threads: Any.
         """
-        fields = {"id": text("type_id", type_id), "namespace": namespace}
+        fields = {"id": text("type_id", type_id), "namespace": optional_text("namespace", namespace)}
         detail: TriggerTypeDetail = self._call("engine::triggers::info", timeout, **fields)
         return detail
 
@@ -1000,7 +997,17 @@ def _path(path: Any) -> Union[str, list[str]]:
 def _ops(ops: Any) -> list[Any]:
     if isinstance(ops, Mapping):
         raise ConfigurationError(f"ops={ops!r} is a single operation; give a list of them")
-    return list(ops)
+    if not isinstance(ops, Iterable):
+        raise ConfigurationError(f"ops={ops!r} must be a list of what UpdateOp makes")
+    found = list(ops)
+    for index, one in enumerate(found):
+        if not isinstance(one, Mapping):
+            raise ConfigurationError(f"ops[{index}]={one!r} is no operation; UpdateOp makes them")
+    return found
+
+
+def _filters(**given: Any) -> dict[str, Any]:
+    return {name: optional_text(name, value) for name, value in given.items()}
 
 
 def _state(scope: Any, key: Any) -> dict[str, Any]:

@@ -804,7 +804,7 @@ class Worker:
         Blocks: Until the engine has taken it, at most ``timeout`` seconds; not until a subscriber has run.
         Threads: Any.
         """
-        self.trigger("publish", {"topic": topic, "data": data}, timeout=timeout, namespace="default")
+        self.trigger("publish", {"topic": text("topic", topic), "data": data}, timeout=timeout, namespace="default")
 
     def log(self, message: str, data: Any = None, *, level: str = "info") -> None:
         """Write a line to the engine's log, which functions with the trigger type ``log`` are called with.
@@ -865,9 +865,17 @@ class Worker:
         Returns:
             A function that ends that.
 
+        Raises:
+            ConfigurationError: A listener that cannot be called, or is ``async``.
+
         Blocks: Never.
         Threads: Any.
         """
+        from .handlers import refuse_async
+
+        if not callable(listener):
+            raise ConfigurationError(f"listener={listener!r} is not callable: give a function that takes the state")
+        refuse_async("the listener", listener)
         return self._session.add_listener(listener)
 
     def wait(self, timeout: Optional[float] = None) -> bool:

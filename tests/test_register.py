@@ -353,6 +353,17 @@ def test_keep_trying_connects_when_the_engine_comes_up(engine_kind: str) -> None
         engine.stop()
 
 
+def test_listeners_that_cannot_be_called(engine_url: str) -> None:
+    """They are refused where they are given, not at the first change of the state."""
+
+    async def listen(state: str) -> None: ...
+
+    with register_worker(engine_url) as worker:
+        for listener, said in ((5, "listener=5 is not callable"), (None, "not callable"), (listen, "'async def'")):
+            with pytest.raises(errors.ConfigurationError, match=said):
+                worker.add_connection_state_listener(listener)  # type: ignore[arg-type]
+
+
 def test_the_states_are_told_once_each(engine_url: str, caplog: pytest.LogCaptureFixture) -> None:
     """A listener hears of the end, whatever another one raises; its handle ends the telling."""
     heard: list[str] = []

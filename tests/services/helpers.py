@@ -53,5 +53,5 @@ HELPERS = {
     "engine.trigger": Helper(("t",), (1,), "trigger_id=1 must be text"),
     "engine.trigger_types": Helper(),
     "engine.trigger_type": Helper(("t",), (1,), "type_id=1 must be text"),
-    "publish": Helper(("t", 1)),
+    "publish": Helper(("t", 1), (5, 1), "topic=5 must be text"),
 }

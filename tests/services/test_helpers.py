@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import queue
 import time
 import uuid
@@ -60,12 +61,22 @@ class TestEvery:
             HELPERS[name].call(worker, name, timeout=0)
 
     @pytest.mark.parametrize("name", ["functions", "workers", "triggers", "trigger_types"])
-    def test_a_filter_that_is_no_text(self, worker: Worker, name: str) -> None:
-        """The engine's own word about it is an error."""
+    def test_wrong_filters(self, worker: Worker, name: str) -> None:
+        """The engine would refuse the call, and not say which."""
         listing: Any = getattr(worker.engine, name)
-        with pytest.raises(errors.InvocationError) as caught:
-            listing(search=5)
-        assert caught.value.code == "deserialization_error"
+        for argument in set(inspect.signature(listing).parameters) - {"timeout", "include_internal"}:
+            for wrong in (5, ["x"]):
+                with pytest.raises(errors.ConfigurationError, match=f"{argument}=.* must be text"):
+                    listing(**{argument: wrong})
+        if name != "workers":
+            with pytest.raises(errors.ConfigurationError, match="include_internal='yes' must be True or False"):
+                listing(include_internal="yes")
+
+    @pytest.mark.parametrize("name", ["function", "worker", "trigger_type"])
+    def test_a_namespace_that_is_no_text(self, worker: Worker, name: str) -> None:
+        """Is refused as well."""
+        with pytest.raises(errors.ConfigurationError, match="namespace=5 must be text"):
+            getattr(worker.engine, name)("x", namespace=5)
 
     def test_after_shutdown(self, engine_url: str) -> None:
         """Each says that the worker has ended."""
@@ -148,6 +159,9 @@ class TestState:
             (lambda: state.set("s", None, 1), "key=None must be text"),
             (lambda: state.list(b"s"), "scope=b's' must be text"),
             (lambda: state.update("s", "k", UpdateOp.remove("a")), "single operation"),
+            (lambda: state.update("s", "k", 5), "ops=5 must be a list of what UpdateOp makes"),
+            (lambda: state.update("s", "k", "ab"), r"ops\[0\]='a' is no operation"),
+            (lambda: state.update("s", "k", [UpdateOp.remove("a"), None]), r"ops\[1\]=None is no operation"),
             (lambda: UpdateOp.increment("a", "1"), "by='1' must be an integer"),  # type: ignore[arg-type]
             (lambda: UpdateOp.increment("a", True), "by=True must be an integer"),
             (lambda: UpdateOp.set(1, 2), "path=1 must be text"),  # type: ignore[arg-type]
