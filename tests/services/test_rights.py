@@ -535,7 +535,7 @@ class TestRegistrations:
                 with pytest.raises(errors.PermissionDeniedError, match=f"'{source.type}' trigger"):
                     guest.register_function(unique("open::g"), print, trigger=[subscribe(unique("other")), source])
             with pytest.raises(errors.PermissionDeniedError, match="'http' trigger"):
-                guest.register_http("GET", unique("/path"), print, function_id=unique("open::page"))
+                guest.register_http("GET", unique("/path"), lambda request: {}, function_id=unique("open::page"))
             assert [item["type"] for item in guest._registrations.registrations()] == [
                 "registerfunction",
                 "registertrigger",
@@ -577,7 +577,7 @@ class TestRegistrations:
         """Its function may not be called from outside; the function goes, too."""
         with guard.guest("anybody") as guest:
             with pytest.raises(errors.TriggerRegistrationError, match="not allowed") as caught:
-                guest.register_http("GET", unique("/path"), print)
+                guest.register_http("GET", unique("/path"), lambda request: {})
             assert caught.value.code == "FORBIDDEN"
             assert guest._registrations.registrations() == []
 
