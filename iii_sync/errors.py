@@ -388,6 +388,14 @@ def brief(value: Any, limit: int = 200) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def described(error: BaseException) -> str:
+    """Return an exception as the last line of its traceback has it; its type alone if its ``__str__`` fails."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except BaseException:
+        return type(error).__name__
+
+
 ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 

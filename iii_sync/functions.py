@@ -9,7 +9,14 @@ import traceback
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from .channels.ends import AnyEnd, Ends
-from .errors import ConfigurationError, IIISyncError, InvalidPayloadError, InvocationError, PayloadTooLargeError
+from .errors import (
+    ConfigurationError,
+    IIISyncError,
+    InvalidPayloadError,
+    InvocationError,
+    PayloadTooLargeError,
+    described,
+)
 from .pool import HandlerPool
 from .tracing import Tracer
 from .wire import messages
@@ -18,7 +25,7 @@ if TYPE_CHECKING:
     from .context import Invocation
     from .handlers import Handler
 
-__all__ = ["Function", "FunctionRef", "Functions", "check_function_id"]
+__all__ = ["Function", "FunctionRef", "Functions", "check_function_id", "error_body"]
 
 _log = logging.getLogger("iii_sync.worker")
 
@@ -183,7 +190,7 @@ class Functions:
         from .context import run_as
 
         invocation_id, function_id = message["invocation_id"], message["function_id"]
-        error: Optional[dict[str, str]] = None
+        error: Optional[messages.Message] = None
         result: Any = None
         ends: dict[tuple[str, str], AnyEnd] = {}
         try:
@@ -193,11 +200,11 @@ class Functions:
             # Our own errors are about calls and streams, and the other side knows them; others are the handler's.
             level = logging.DEBUG if isinstance(exc, IIISyncError) else logging.WARNING
             _log.log(level, "the handler of %s failed", function_id, exc_info=True)
-            error = _error_body(exc, invocation_id)
+            error = _failure(exc, invocation_id)
         try:
             answer(messages.invocation_result(invocation_id, function_id, result=result, error=error))
         except PayloadTooLargeError as exc:
-            answer(messages.invocation_result(invocation_id, function_id, error=_error_body(exc, invocation_id)))
+            answer(messages.invocation_result(invocation_id, function_id, error=_failure(exc, invocation_id)))
         if error is not None:
             # As if each end had been in a with block. Unused ones may have gone to somebody else as well.
             for end in ends.values():
@@ -240,19 +247,33 @@ _ABOUT_THE_CALL = frozenset(
 )
 
 
-def _error_body(exc: BaseException, invocation_id: str) -> dict[str, str]:
-    """Return the ``error`` object that tells a caller of ``exc`` (PROTOCOL 3.5)."""
-    trace = "".join(traceback.format_exception(type(exc), exc, exc.__traceback__))
+def error_body(exc: BaseException, code: str, invocation_id: Optional[str] = None) -> messages.Message:
+    """Return the ``error`` object that tells another worker of ``exc``.
+
+    Args:
+        exc: What was raised. The code and message of an ``InvocationError`` are told as they are, unless they are
+            about a call that was made meanwhile.
+        code: The code of any other.
+        invocation_id: The call that is answered, if it is one.
+    """
     nested = isinstance(exc, InvocationError) and exc.invocation_id not in (None, invocation_id)
+    text: Any
     if isinstance(exc, InvocationError) and not (nested and exc.code in _ABOUT_THE_CALL):
         code, text = exc.code, exc.message
     else:
-        code, text = "invocation_failed", f"{type(exc).__name__}: {exc}"
+        text = described(exc)
+    return {"code": _told(code), "message": _told(text)}
+
+
+def _told(text: Any) -> str:
     # Not without end: an error about data may quote the data.
-    return {
-        key: messages.sendable(value, 100_000)
-        for key, value in (("code", code), ("message", text), ("stacktrace", trace))
-    }
+    return messages.sendable(text, 100_000)
+
+
+def _failure(exc: BaseException, invocation_id: str) -> messages.Message:
+    """Return what the caller is told of a handler's exception (PROTOCOL 3.5)."""
+    trace = "".join(traceback.format_exception(type(exc), exc, exc.__traceback__))
+    return {**error_body(exc, "invocation_failed", invocation_id), "stacktrace": _told(trace)}
 
 
 class FunctionRef:

@@ -8,6 +8,7 @@ that takes longer than importing this package; else it is used once the program 
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import json
 import os
@@ -179,7 +180,9 @@ class Handling(Span):
             self._api.context.detach(self._attached)
         _received.reset(self._token)
         if error is not None and self._span is not None:
-            self._span.record_exception(error)
+            # One whose text cannot be had must still be the one that is told.
+            with contextlib.suppress(Exception):
+                self._span.record_exception(error)
         self.finish(error)
 
     def result(self, value: Any) -> Any:

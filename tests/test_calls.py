@@ -16,6 +16,8 @@ import pytest
 
 from iii_sync import Call, FunctionRef, TriggerAction, Worker, errors, register_worker
 
+from .support.exceptions import Untellable
+
 WAIT = 20.0
 
 Unique = Callable[[str], str]
@@ -361,15 +363,19 @@ def test_a_result_that_cannot_travel_is_an_error_to_the_caller(
         worker.trigger(function.id, timeout=WAIT)
 
 
-def test_even_leaving_the_interpreter_is_an_answer(worker: Worker, peer: Worker, unique: Unique) -> None:
-    """A handler that calls sys.exit() does not hang its caller nor lose its thread."""
+@pytest.mark.parametrize(("error", "told"), [(SystemExit(3), "SystemExit: 3"), (Untellable(), "Untellable")])
+def test_whatever_a_handler_raises_is_an_answer(
+    worker: Worker, peer: Worker, unique: Unique, error: BaseException, told: str
+) -> None:
+    """One that calls sys.exit(), or raises what has no text, does not hang its caller nor lose its thread."""
 
     def leave(data: Any) -> None:
-        raise SystemExit(3)
+        raise error
 
     function = peer.register_function(unique("leave"), leave)
-    with pytest.raises(errors.HandlerFailedError, match="SystemExit"):
+    with pytest.raises(errors.HandlerFailedError) as caught:
         worker.trigger(function.id, timeout=WAIT)
+    assert caught.value.message == told
 
 
 def test_void_calls_return_at_once_and_arrive(worker: Worker, peer: Worker, unique: Unique) -> None:

@@ -15,9 +15,9 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Callable, Generic, Optional, Protocol, TypeVar
 
-from ..errors import ConfigurationError, InvocationError
+from ..errors import ConfigurationError
 from ..formats import json_schema
-from ..functions import FunctionRef
+from ..functions import FunctionRef, error_body
 from ..handlers import refuse_async
 from ..pool import HandlerPool
 from ..session import Link, Session
@@ -33,9 +33,6 @@ _log = logging.getLogger("iii_sync.worker")
 _KEYS = {"id", "description", "trigger_request_format", "call_request_format", "namespace"}
 
 _DEFAULT_NAMESPACE = "default"
-
-#: Characters of an error's text that are sent.
-_MAX_TEXT = 10_000
 
 ConfigT = TypeVar("ConfigT")
 
@@ -216,7 +213,7 @@ class Provider:
                 self._register(config)
             except BaseException as exc:
                 _log.warning("trigger %s of type %s was refused", config.id, self.registration["id"], exc_info=True)
-                error = _error(exc)
+                error = error_body(exc, "trigger_registration_failed")
             else:
                 self._active[config.id] = (config, link)
             answer(messages.trigger_result(message, error))
@@ -261,7 +258,10 @@ class Provider:
                     self._running = False
                     return
                 task = self._tasks.popleft()
-            task()
+            try:
+                task()
+            except BaseException:  # the tasks behind it are about other triggers
+                _log.exception("a trigger of type %s was lost", self.registration["id"])
 
 
 class Providers:
@@ -425,12 +425,3 @@ def _callbacks(type_id: str, handler: Any) -> TriggerCallbacks[Any]:
         except ValueError:
             pass  # no signature to be had, of a builtin for instance
     return found  # type: ignore[no-any-return]
-
-
-def _error(exc: BaseException) -> messages.Message:
-    """Return what a refusal is told as: the code of an error of ours, else the engine's own."""
-    if isinstance(exc, InvocationError):
-        code, text = exc.code, exc.message
-    else:
-        code, text = "trigger_registration_failed", f"{type(exc).__name__}: {exc}"
-    return {"code": messages.sendable(code, _MAX_TEXT), "message": messages.sendable(text, _MAX_TEXT)}

@@ -21,6 +21,8 @@ from iii_sync import TriggerAction, Worker, errors, register_worker
 from iii_sync.request import prepare
 from iii_sync.tracing import current_ids, incoming, outgoing
 
+from ..support.exceptions import Untellable
+
 WAIT = 20.0
 
 Unique = Callable[[str], str]
@@ -114,22 +116,25 @@ def test_a_call_is_two_spans_of_one_trace(worker: Worker, peer: Worker, spans: S
     assert seen == {"baggage": "a b", "ids": (f"{call.context.trace_id:032x}", f"{own_id(run):016x}")}
 
 
-def test_errors_are_told(worker: Worker, peer: Worker, spans: Spans, unique: Unique) -> None:
+@pytest.mark.parametrize(("error", "recorded"), [(ValueError("no"), ["exception"]), (Untellable(), [])])
+def test_errors_are_told(
+    worker: Worker, peer: Worker, spans: Spans, unique: Unique, error: Exception, recorded: list[str]
+) -> None:
     """On both sides, by trigger and submit, and calls that cannot be sent as well."""
     name, missing = unique("fails"), unique("missing")
 
     def handle(_: Any) -> None:
-        raise ValueError("no")
+        raise error
 
     peer.register_function(name, handle)
-    with pytest.raises(errors.HandlerFailedError):
+    with pytest.raises(errors.HandlerFailedError, match=f"{type(error).__name__}"):
         worker.trigger(name)
     call, run = spans.named(f"call {name}"), spans.named(f"execute {name}")
     assert (call.status.status_code, run.status.status_code) == (StatusCode.ERROR, StatusCode.ERROR)
     assert call.attributes is not None
     assert run.attributes is not None
-    assert (call.attributes["error.type"], run.attributes["error.type"]) == ("invocation_failed", "ValueError")
-    assert [event.name for event in run.events] == ["exception"]
+    assert (call.attributes["error.type"], run.attributes["error.type"]) == ("invocation_failed", type(error).__name__)
+    assert [event.name for event in run.events] == recorded
     with pytest.raises(errors.FunctionNotFoundError):
         worker.submit(missing).result(WAIT)
     assert spans.named(f"call {missing}").status.description == "function_not_found"

@@ -12,6 +12,7 @@ import pytest
 from iii_sync import Worker, errors, register_worker
 from iii_sync.triggers import TriggerConfig
 
+from ..support.exceptions import Untellable
 from ..support.waiting import wait_until
 from .support import WAIT, Heard, Hooks, Unique
 
@@ -108,11 +109,23 @@ def test_a_refusal_reaches_the_one_who_registered(
     assert hooks.told.empty()
 
 
-def test_the_provider_chooses_the_code(worker: Worker, peer: Worker, unique: Unique) -> None:
-    """By raising an InvocationError."""
+@pytest.mark.parametrize(
+    ("refusal", "code", "text"),
+    [
+        (errors.InvocationError("QUOTA", "too many"), "QUOTA", "too many"),
+        (errors.CallTimeout("TIMEOUT", "no answer", "f", "id"), "trigger_registration_failed", "CallTimeout: f: no"),
+        (Untellable(), "trigger_registration_failed", "Untellable"),
+    ],
+)
+def test_every_refusal_has_a_code(
+    worker: Worker, peer: Worker, hooks: Hooks, unique: Unique, refusal: Exception, code: str, text: str
+) -> None:
+    """The provider's own by an InvocationError that it raises; and later triggers are heard of."""
 
     def refuse(config: TriggerConfig[Any]) -> None:
-        raise errors.InvocationError("QUOTA", "too many")
+        if config.config != "fine":
+            raise refusal
+        hooks.register_trigger(config)
 
     hook = unique("hook")
     peer.register_trigger_type(hook, "d", (refuse, lambda config: None))
@@ -122,9 +135,27 @@ def test_the_provider_chooses_the_code(worker: Worker, peer: Worker, unique: Uni
         error = trigger.error
     except errors.TriggerRegistrationError as exc:  # it came before the engine's answer
         error = exc
-    assert error is not None and error.code == "QUOTA"
-    with pytest.raises(errors.InvocationError, match="QUOTA: too many"):
+    assert error is not None and error.code == code and text in str(error)
+    with pytest.raises(errors.InvocationError, match=f"{code}: {text}"):
         worker.trigger("engine::register_trigger", {"trigger_type": hook, "function_id": "f", "config": {}})
+    fine = worker.register_trigger(hook, "f", "fine")
+    assert hooks.next()[1].id == fine.id
+
+
+def test_a_refusal_that_cannot_be_sent_costs_no_other_trigger(
+    engine_url: str, worker: Worker, hooks: Hooks, unique: Unique
+) -> None:
+    """One that is larger than a message may be."""
+
+    def refuse(config: TriggerConfig[Any]) -> None:
+        hooks.register_trigger(config)
+        raise ValueError("x" * 20_000)
+
+    hook = unique("hook")
+    with register_worker(engine_url, max_payload=10_000) as provider:
+        provider.register_trigger_type(hook, "d", (refuse, hooks.unregister_trigger))
+        ids = [worker.register_trigger(hook, "f").id for _ in range(2)]
+        assert [hooks.next()[1].id for _ in range(2)] == ids
 
 
 def test_a_handler_that_fails_when_a_trigger_goes(
