@@ -6,7 +6,7 @@ import json
 from typing import Any, Callable, NamedTuple, Union
 
 from .channels import ChannelReader, ChannelWriter
-from .errors import brief
+from .errors import InvocationError, brief, described
 
 __all__ = [
     "Anything",
@@ -65,7 +65,7 @@ class Definitions:
             # Whoever lists functions looks for the properties at the top.
             name = schema["$ref"].rpartition("/")[2]
             schema = dict(self.entries[name])
-            if f'"#/$defs/{name}"' not in json.dumps(self.entries):
+            if f'"#/$defs/{name}"' not in json.dumps(self.entries, ensure_ascii=False):
                 del self.entries[name]
         if self.entries:
             schema["$defs"] = self.entries
@@ -161,7 +161,9 @@ class Choice(Kind):
 
     def convert(self, value: Any) -> Any:
         for own, meant in self.values:
-            if type(value) is type(own) and value == own:
+            # The engine and JavaScript make no difference between 1 and 1.0; Python would make none to True.
+            same = type(value) is type(own) or {type(value), type(own)} == {int, float}
+            if same and value == own:
                 return meant
         raise self.mismatch(value)
 
@@ -324,8 +326,11 @@ class Dataclass(Record):
         values = self.values(value)
         try:
             return self.kind(**values)
-        except (TypeError, ValueError) as exc:
-            raise Mismatch(f"no {self.kind.__name__}: {exc}") from None
+        except InvocationError:
+            raise  # its author has chosen what the caller is told
+        except Exception as exc:
+            said = str(exc) if type(exc) in (TypeError, ValueError) else described(exc)
+            raise Mismatch(f"no {self.kind.__name__}: {said}") from None
 
 
 class Model(Kind):

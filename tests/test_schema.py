@@ -26,6 +26,11 @@ class Level(enum.IntEnum):
     HIGH = 2
 
 
+class Ratio(enum.Enum):
+    HALF = 0.5
+    FULL = 1.0
+
+
 @dataclasses.dataclass
 class Item:
     name: str
@@ -51,6 +56,21 @@ class Order:
 class Tree:
     value: int
     children: list[Tree] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
+class Größe:
+    größer: Optional[Größe] = None
+
+
+@dataclasses.dataclass
+class Failing:
+    code: str
+
+    def __post_init__(self) -> None:
+        if self.code == "own":
+            raise InvocationError("own", "its own code")
+        raise KeyError(self.code)
 
 
 class Point(TypedDict):
@@ -89,6 +109,10 @@ def convert(annotation: Any, value: Any) -> Any:
         (Union[int, str], "4", "4"),
         (Union[float, int], 4, 4),
         (Literal["a", 1], 1, 1),
+        (Literal["a", 1], 1.0, 1),
+        (Level, 2.0, Level.HIGH),
+        (Ratio, 1, Ratio.FULL),
+        (Union[float, Level], 1.0, 1.0),
         (Colour, "red", Colour.RED),
         (Literal[Colour.RED], "red", Colour.RED),
         (list, [1, "a"], [1, "a"]),
@@ -129,6 +153,7 @@ def test_values_become_what_the_annotation_says(annotation: Any, value: Any, con
         (bool, 1, "payload: expected true or false, got 1"),
         (str, None, "payload: expected text, got null"),
         (Optional[int], "x", "payload: expected a whole number or null, got text 'x'"),
+        (Failing, {"code": "x"}, "payload: no Failing: KeyError: 'x'"),
         (Literal["a", 1], True, 'payload: expected one of "a", 1, got true'),
         (Colour, "green", 'payload: expected one of "red", "blue", got text \'green\''),
         (list[int], {"a": 1}, "payload: expected a list, got an object"),
@@ -154,6 +179,13 @@ def test_a_value_that_does_not_fit_is_named_with_its_place(annotation: Any, valu
     with pytest.raises(InvocationError) as caught:
         convert(annotation, value)
     assert caught.value.code == "invalid_payload" and caught.value.message == said
+
+
+def test_a_class_may_choose_the_code() -> None:
+    """As a handler may, by raising an InvocationError when it is made."""
+    with pytest.raises(InvocationError) as caught:
+        convert(Failing, {"code": "own"})
+    assert caught.value.code == "own"
 
 
 def test_a_long_value_is_not_quoted_whole() -> None:
@@ -230,6 +262,11 @@ def test_the_schema_of_a_dataclass_tells_defaults_and_what_it_holds() -> None:
     assert schema["properties"]["items"] == {"type": "array", "items": {"$ref": "#/$defs/Item"}}
     assert schema["$defs"]["Item"]["properties"]["price"] == {"type": "number", "default": 0.0}
     assert list(schema["$defs"]) == ["Item"]
+
+
+def test_a_definition_that_holds_itself_is_there_whatever_its_name() -> None:
+    """Not in ASCII, for instance."""
+    assert list(shaped(Größe).schema["$defs"]) == ["Größe"]
 
 
 def test_two_types_of_one_name_are_two_definitions() -> None:
