@@ -73,11 +73,10 @@ class Handler:
         Raises:
             InvocationError: The payload is not what the handler is annotated to take (``invalid_payload``).
         """
-        if self._convert is not None:
-            if data is None and self._default is not inspect.Parameter.empty:
-                data = self._default
-            else:
-                data = self._convert(data)
+        if data is None and self._default is not inspect.Parameter.empty:
+            data = self._default
+        elif self._convert is not None:
+            data = self._convert(data)
         if self._wants_metadata:
             return self.target(data, metadata=metadata)
         return self.target(data)

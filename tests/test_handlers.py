@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
+import inspect
 from typing import Any, Callable, Optional
 
 import pytest
@@ -154,13 +155,19 @@ def test_annotations_that_mean_nothing_here_are_left_alone() -> None:
     assert found.run({"anything": 1}, None) == 1
 
 
-def test_a_call_without_a_payload_gets_the_default() -> None:
-    """Where the parameter has one."""
+@pytest.mark.parametrize(
+    ("annotation", "default"),
+    [(inspect.Parameter.empty, {"a": 1}), (Any, "x"), (dict, {"a": 1}), (dict[str, int], {"a": 1}), (Item, Item("a"))],
+)
+def test_a_call_without_a_payload_gets_the_default(annotation: Any, default: Any) -> None:
+    """Where the parameter has one, whatever it is annotated with."""
 
-    def handler(data: Item = Item("default")) -> str:  # noqa: B008
-        return data.name
+    def handler(data=default):  # type: ignore[no-untyped-def]
+        return data
 
-    assert Handler("f", handler).run(None, None) == "default"
+    if annotation is not inspect.Parameter.empty:
+        handler.__annotations__["data"] = annotation
+    assert Handler("f", handler).run(None, None) is default
 
 
 def test_dataclasses_come_and_go(worker: Worker, peer: Worker, unique: Unique) -> None:
