@@ -18,7 +18,7 @@ from typing import Any, Callable, NamedTuple, Optional, Union
 import typing_extensions
 
 from .channels import ChannelReader, ChannelWriter
-from .errors import InvocationError
+from .errors import InvalidPayloadError, InvocationError
 from .kinds import (
     NO_DEFAULT,
     PLAIN,
@@ -40,6 +40,7 @@ from .kinds import (
     TypedDictionary,
     UnionOf,
 )
+from .wire import messages
 
 __all__ = ["Shape", "shape"]
 
@@ -85,9 +86,9 @@ def shape(annotation: Any, *, returned: bool = False) -> Optional[Shape]:
         return None
     definitions = Definitions(returned)
     try:
-        schema = definitions.document(root)
+        schema = messages.check(definitions.document(root), "schema")
     except Exception as exc:
-        # A model may hold what its own library has no schema for; it validates all the same.
+        # A model may hold what its own library has no schema for, an enumeration an infinity; they check all the same.
         _log.debug("no schema of %s: %s", annotation, exc)
         schema = {}
     if isinstance(root, ObjectOf) and isinstance(root.values, Anything):
@@ -216,7 +217,10 @@ def _choice(annotation: Any, values: list[tuple[Any, Any]]) -> Choice:
 def _tellable(default: Any) -> Any:
     if isinstance(default, enum.Enum):
         default = default.value
-    return default if type(default) in PLAIN and default == default else NO_DEFAULT
+    try:
+        return messages.check(default, "default") if type(default) in PLAIN else NO_DEFAULT
+    except InvalidPayloadError:
+        return NO_DEFAULT  # no JSON value says it, as with an infinity
 
 
 def _name(annotation: Any) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import functools
 import inspect
+import math
 from typing import Any, Callable, Optional
 
 import pytest
@@ -34,6 +35,12 @@ class Item:
 class Basket:
     items: list[Item]
     owner: Optional[str] = None
+
+
+@dataclasses.dataclass
+class Limits:
+    speed: float = math.inf
+    count: int = 5
 
 
 class Range(TypedDict):
@@ -200,6 +207,21 @@ def test_a_payload_that_does_not_fit_is_refused_before_the_handler(
         worker.trigger(function.id, {"items": [{"name": "a", "size": "x"}]}, timeout=WAIT)
     assert caught.value.code == "invalid_payload" and not ran
     assert caught.value.message == 'payload.items[0].size: expected one of "s", "l", got text \'x\''
+
+
+def test_a_default_that_json_does_not_have_is_used_all_the_same(worker: Worker, peer: Worker, unique: Unique) -> None:
+    """It is not listed: the engine would drop the registration."""
+
+    def faster(data: Limits) -> bool:
+        return data.speed > 1e300
+
+    function = peer.register_function(unique("faster"), faster)
+    assert worker.trigger(function.id, {}) is True
+    listed = worker.trigger("engine::functions::info", {"function_id": function.id})
+    assert listed["request_schema"]["properties"] == {
+        "speed": {"type": "number"},
+        "count": {"type": "integer", "default": 5},
+    }
 
 
 def test_typed_dictionaries_and_plain_types(worker: Worker, peer: Worker, unique: Unique) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,11 @@ class Colour(enum.Enum):
 class Level(enum.IntEnum):
     LOW = 1
     HIGH = 2
+
+
+class Bound(enum.Enum):
+    NONE = 0
+    ALL = math.inf
 
 
 class Ratio(enum.Enum):
@@ -61,6 +67,14 @@ class Tree:
 @dataclasses.dataclass
 class Größe:
     größer: Optional[Größe] = None
+
+
+@dataclasses.dataclass
+class Limits:
+    speed: float = math.inf
+    size: int = 2**70
+    text: str = "\ud800"
+    count: int = 5
 
 
 @dataclasses.dataclass
@@ -262,6 +276,25 @@ def test_the_schema_of_a_dataclass_tells_defaults_and_what_it_holds() -> None:
     assert schema["properties"]["items"] == {"type": "array", "items": {"$ref": "#/$defs/Item"}}
     assert schema["$defs"]["Item"]["properties"]["price"] == {"type": "number", "default": 0.0}
     assert list(schema["$defs"]) == ["Item"]
+
+
+def test_a_default_that_json_does_not_have_is_not_told() -> None:
+    """The engine would drop the registration for it."""
+    schema = shaped(Limits).schema
+    assert schema["properties"] == {
+        "speed": {"type": "number"},
+        "size": {"type": "integer"},
+        "text": {"type": "string"},
+        "count": {"type": "integer", "default": 5},
+    }
+    assert "required" not in schema
+
+
+def test_a_choice_that_json_does_not_have_takes_the_schema_away() -> None:
+    """For the same reason; the others are chosen all the same."""
+    found = shaped(Bound)
+    assert found.schema == {} and found.convert is not None
+    assert found.convert(0) is Bound.NONE
 
 
 def test_a_definition_that_holds_itself_is_there_whatever_its_name() -> None:
