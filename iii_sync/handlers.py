@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import types
 import typing
 from typing import Any, Callable, Optional
 
@@ -56,13 +55,23 @@ class Handler:
         self._wants_metadata = _wants_metadata(parameters)
         try:
             request = _shape(described, payload.annotation)
+        except NameError as exc:
+            # Whoever wrote it may have a name that is there for the type checker only.
+            request = None
+            _log.warning(
+                "%s: its payload is not checked, for the annotation of %r means nothing here (%s); import what it "
+                "names where the program runs, too, or annotate with Any",
+                whose,
+                payload.name,
+                exc,
+            )
         except TypeError as exc:
             raise ConfigurationError(f"{whose}: the annotation of {payload.name!r}: {exc}") from None
         if request is not None:
             self.request_format, self._convert = request.schema, request.convert
         try:
             response = _shape(described, _return_annotation(described), returned=True)
-        except TypeError as exc:
+        except (NameError, TypeError) as exc:
             _log.debug("%s: no schema of its result: %s", whose, exc)
         else:
             self.response_format = None if response is None else response.schema
@@ -158,41 +167,24 @@ def _return_annotation(described: Any) -> Any:
 
 
 def _shape(described: Any, annotation: Any, returned: bool = False) -> Optional[Shape]:
-    """Return what an annotation says about a JSON value; ``None`` when it says nothing or cannot be resolved.
+    """Return what an annotation says about a JSON value; ``None`` when it says nothing.
 
     Raises:
+        NameError: What it names is not here.
         TypeError: No JSON value can become that.
     """
-    if annotation in (inspect.Parameter.empty, Any, object, "Any", "object"):
-        return None
-    if isinstance(annotation, str):
-        annotation = _resolved(described, annotation)
-    if annotation in (None, Any, object):
+    if annotation in (inspect.Parameter.empty, None, Any, object, "Any", "object"):
         return None
     from . import schema  # not before somebody has annotations
 
-    return schema.shape(annotation, returned=returned)
+    return schema.shape(annotation, names=_names(described), returned=returned)
 
 
-def _resolved(described: Any, annotation: str) -> Any:
-    """Return what a string annotation names, or ``None``."""
-    names = _names(described)
-    if names is None:
-        return None
-    holder = types.SimpleNamespace(__annotations__={"it": annotation})
-    try:
-        return typing.get_type_hints(holder, names)["it"]
-    except Exception as exc:
-        # Whoever wrote it may have a name that is there for the type checker only.
-        _log.debug("the annotation %r says nothing here, it cannot be resolved: %s", annotation, exc)
-        return None
-
-
-def _names(described: Any) -> Optional[dict[str, Any]]:
-    """Return what names mean to the code of a callable; ``None`` when it has none of its own."""
+def _names(described: Any) -> dict[str, Any]:
+    """Return what names mean to the code of a callable."""
     while hasattr(described, "func"):  # functools.partial
         described = described.func
     if not hasattr(described, "__globals__"):
         described = getattr(described, "__call__", None)  # noqa: B004 - an object that can be called
     described = getattr(described, "__func__", described)  # a method
-    return getattr(described, "__globals__", None)
+    return getattr(described, "__globals__", {})

@@ -13,12 +13,14 @@ import enum
 import logging
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any, Callable, NamedTuple, Optional, Union
 
 import typing_extensions
 
 from .channels import ChannelReader, ChannelWriter
-from .errors import InvalidPayloadError, InvocationError
+from .errors import InvalidPayloadError, InvocationError, described
+from .hints import module_names, of_class, resolved
 from .kinds import (
     NO_DEFAULT,
     PLAIN,
@@ -42,9 +44,15 @@ from .kinds import (
 )
 from .wire import messages
 
-__all__ = ["Shape", "shape"]
+__all__ = ["Shape", "Unresolved", "shape"]
 
 _log = logging.getLogger("iii_sync.worker")
+
+_NO_NAMES: Mapping[str, Any] = types.MappingProxyType({})
+
+
+class Unresolved(NameError):
+    """A name in an annotation means nothing here, or an annotation holds itself."""
 
 
 class Shape(NamedTuple):
@@ -53,28 +61,28 @@ class Shape(NamedTuple):
     Attributes:
         schema: Its JSON Schema.
         convert: Makes of a payload what the annotation says, or raises ``InvocationError`` with the code
-            ``invalid_payload``; ``None`` where there is nothing to be checked.
+            ``invalid_payload``; ``None`` for a plain dictionary, which is not checked: its handler gets what one
+            without annotations gets.
     """
 
     schema: Schema
     convert: Optional[Callable[[Any], Any]]
 
 
-def shape(annotation: Any, *, returned: bool = False) -> Optional[Shape]:
-    """Return what an annotation says; ``None`` when it is not about JSON at all, or names that cannot be resolved.
+def shape(annotation: Any, *, names: Mapping[str, Any] = _NO_NAMES, returned: bool = False) -> Optional[Shape]:
+    """Return what an annotation says; ``None`` when it is not about JSON at all.
 
     Args:
-        annotation: A type; not a string.
+        annotation: A type, or one in quotes.
+        names: What names in quotes mean where it stands.
         returned: Whether it is what a handler returns, for models whose schema differs then.
 
     Raises:
+        Unresolved: A name in it means nothing, or it holds itself: nothing can be said or checked.
         TypeError: A part of it is something that no JSON value can become; the message says which, and the cure.
     """
     try:
-        root = _Reading().kind(annotation)
-    except _Unresolved as exc:
-        _log.debug("%s says nothing here, it cannot be resolved: %s", annotation, exc)
-        return None
+        root = _Reading(names).kind(annotation)
     except _NotJson as exc:
         if exc.what is annotation:
             return None
@@ -111,10 +119,6 @@ class _NotJson(Exception):
         self.what = what
 
 
-class _Unresolved(Exception):
-    """A name in an annotation means nothing here."""
-
-
 _UNIONS = {Union, getattr(types, "UnionType", Union)}
 _LISTS = {list, *(getattr(collections.abc, n) for n in ("Sequence", "MutableSequence", "Collection", "Iterable"))}
 _OBJECTS = {dict, collections.abc.Mapping, collections.abc.MutableMapping}
@@ -129,18 +133,24 @@ _QUALIFIERS = (
 class _Reading:
     """One annotation, read."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Mapping[str, Any]) -> None:
+        self._names = names  # what they mean where the annotation stands that is being read
         self._records: dict[type, Record] = {}  # by class, for those that hold themselves
+        self._open: set[Any] = set()  # what texts and aliases are being read
 
     def kind(self, annotation: Any) -> Kind:
         """Return the kind that an annotation names."""
-        if isinstance(annotation, (str, typing.ForwardRef)):
-            raise _Unresolved(annotation)
+        text = getattr(annotation, "__forward_arg__", annotation)
+        if isinstance(text, str):
+            return self._meant(text, self._names, lambda: resolved(text, self._names))
         if annotation in (Any, object) or isinstance(annotation, typing.TypeVar):
             return Anything()
         if annotation is None:
             annotation = type(None)
         origin, arguments = typing_extensions.get_origin(annotation), typing_extensions.get_args(annotation)
+        alias = next((one for one in (origin, annotation) if hasattr(one, "__value__")), None)
+        if alias is not None:  # a TypeAliasType; where it has parameters, they may be anything
+            return self._meant(alias, module_names(alias), lambda: alias.__value__)
         if origin in _QUALIFIERS:
             return self.kind(arguments[0])
         if hasattr(annotation, "__supertype__"):  # NewType
@@ -150,6 +160,29 @@ class _Reading:
         if origin in (typing.Literal, typing_extensions.Literal):
             return _choice(annotation, [(getattr(value, "value", value), value) for value in arguments])
         return self._class(annotation, origin or annotation, arguments)
+
+    def _meant(self, what: Any, names: Mapping[str, Any], look_up: Callable[[], Any]) -> Kind:
+        """Return the kind of what a text or an alias stands for, itself to be read with the names of its place."""
+        try:
+            found = look_up()
+        except Exception as exc:
+            raise Unresolved(f"{what}: {described(exc)}") from None
+        if isinstance(found, type) and found in self._records:
+            return self._records[found]
+        step = (what, id(names))
+        if step in self._open:
+            raise Unresolved(f"{what} holds itself, which only a dataclass or a typed dictionary can")
+        outer, self._names = self._names, names
+        self._open.add(step)
+        try:
+            return self.kind(found)
+        except _NotJson as exc:
+            if exc.what is found:
+                exc.what = what
+            raise
+        finally:
+            self._names = outer
+            self._open.remove(step)
 
     def _class(self, annotation: Any, kind: Any, arguments: tuple[Any, ...]) -> Kind:
         if not isinstance(kind, type):
@@ -184,18 +217,26 @@ class _Reading:
     def _record(self, kind: type) -> Record:
         if kind in self._records:
             return self._records[kind]
+        outer, self._names = self._names, module_names(kind)
         try:
-            hints = typing_extensions.get_type_hints(kind, include_extras=True)
+            return self._read(kind)
+        finally:
+            self._names = outer
+
+    def _read(self, kind: type) -> Record:
+        try:
+            hints = of_class(kind)
         except Exception as exc:
-            raise _Unresolved(exc) from None
+            raise Unresolved(f"{_name(kind)}: {described(exc)}") from None
         record: Record
         if dataclasses.is_dataclass(kind):
             record = self._records[kind] = Dataclass(kind)
-            for field in dataclasses.fields(kind):
-                if field.init:
+            for name, field in kind.__dataclass_fields__.items():  # with the InitVars, which fields() leaves out
+                hint = hints[name]
+                if field.init and typing.ClassVar not in (hint, typing_extensions.get_origin(hint)):
+                    hint = hint.type if isinstance(hint, dataclasses.InitVar) else hint
                     required = field.default is field.default_factory is dataclasses.MISSING
-                    default = _tellable(field.default)
-                    record.fields.append(Field(field.name, self.kind(hints[field.name]), required, default))
+                    record.fields.append(Field(name, self.kind(hint), required, _tellable(field.default)))
         else:
             record = self._records[kind] = TypedDictionary(kind)
             for name, hint in hints.items():

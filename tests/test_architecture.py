@@ -19,7 +19,7 @@ LAYERS = [
     ["calls", "context", "invocation", "pool", "signals"],
     ["tracing"],
     ["channels"],
-    ["kinds"],
+    ["hints", "kinds"],
     ["schema"],
     ["formats", "handlers"],
     ["functions", "request", "session", "suspicion"],

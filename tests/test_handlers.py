@@ -151,8 +151,8 @@ def test_whatever_can_be_called_with_the_payload_is_a_handler(target: Any, paylo
     assert Handler("f", target).run(payload, "m") == result
 
 
-def test_annotations_that_mean_nothing_here_are_left_alone() -> None:
-    """A name for the type checker only says nothing, and the other annotations still count."""
+def test_annotations_that_mean_nothing_here_are_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """A name for the type checker only checks nothing, which is said; and the other annotations still count."""
 
     def handler(data: NoSuchType) -> int:  # type: ignore[name-defined]  # noqa: F821
         return 1
@@ -160,6 +160,23 @@ def test_annotations_that_mean_nothing_here_are_left_alone() -> None:
     found = Handler("f", handler)
     assert found.request_format is None and found.response_format == {"type": "integer"}
     assert found.run({"anything": 1}, None) == 1
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and "'f': its payload is not checked" in caplog.text
+    assert "'data'" in caplog.text and "NoSuchType" in caplog.text
+
+
+def test_names_within_an_annotation_count(caplog: pytest.LogCaptureFixture) -> None:
+    """Those in quotes too, wherever they are in it."""
+
+    def handler(data: Any) -> str:
+        return type(data[0]).__name__
+
+    handler.__annotations__["data"] = list["Item"]
+    found = Handler("f", handler)
+    assert found.run([{"name": "a"}], None) == "Item" and found.request_format is not None
+    with pytest.raises(errors.InvocationError, match=r"payload\[0\].name: expected text"):
+        found.run([{"name": 1}], None)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(

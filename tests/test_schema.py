@@ -8,10 +8,10 @@ import math
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, NewType, Optional, TypeVar, Union
+from typing import Annotated, Any, ClassVar, Literal, NewType, Optional, TypeVar, Union
 
 import pytest
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import NotRequired, TypeAliasType, TypedDict
 
 from iii_sync import ChannelReader, ChannelWriter, InvocationError
 from iii_sync.schema import Shape, shape
@@ -70,6 +70,17 @@ class Größe:
 
 
 @dataclasses.dataclass
+class Priced:
+    amount: int
+    price: dataclasses.InitVar[float | None]
+    kind: ClassVar[str] = "priced"
+    total: float = dataclasses.field(init=False)
+
+    def __post_init__(self, price: Optional[float]) -> None:
+        self.total = self.amount * (price or 0.0)
+
+
+@dataclasses.dataclass
 class Limits:
     speed: float = math.inf
     size: int = 2**70
@@ -95,10 +106,13 @@ class Point(TypedDict):
 
 UserId = NewType("UserId", int)
 T = TypeVar("T")
+Items = TypeAliasType("Items", "list[Item]")
+Some = TypeAliasType("Some", list[T], type_params=(T,))
+Endless = TypeAliasType("Endless", "list[Endless] | None")
 
 
 def shaped(annotation: Any) -> Shape:
-    found = shape(annotation)
+    found = shape(annotation, names=globals())
     assert found is not None
     return found
 
@@ -138,6 +152,14 @@ def convert(annotation: Any, value: Any) -> Any:
         (Mapping[str, list[int]], {"a": [1]}, {"a": [1]}),
         (UserId, 7, 7),
         (Annotated[int, "the number"], 7, 7),
+        ("Item | None", {"name": "a"}, Item("a")),
+        ("list['Item']", [{"name": "a"}], [Item("a")]),
+        (list["Item"], [{"name": "a"}], [Item("a")]),
+        (Optional["Item"], {"name": "a"}, Item("a")),
+        (Items, [{"name": "a"}], [Item("a")]),
+        (dict[str, Items], {"a": [{"name": "a"}]}, {"a": [Item("a")]}),
+        (Some[int], ["a"], ["a"]),
+        (Priced, {"amount": 2, "price": 3}, Priced(2, 3.0)),
         (Item, {"name": "a"}, Item("a")),
         (Item, {"name": "a", "unknown": 1, "price": 2}, Item("a", 2.0)),
         (Optional[Item], {"name": "a"}, Item("a")),
@@ -167,6 +189,7 @@ def test_values_become_what_the_annotation_says(annotation: Any, value: Any, con
         (bool, 1, "payload: expected true or false, got 1"),
         (str, None, "payload: expected text, got null"),
         (Optional[int], "x", "payload: expected a whole number or null, got text 'x'"),
+        (Priced, {"amount": 2}, "payload.price: missing, expected a number or null"),
         (Failing, {"code": "x"}, "payload: no Failing: KeyError: 'x'"),
         (Literal["a", 1], True, 'payload: expected one of "a", 1, got true'),
         (Colour, "green", 'payload: expected one of "red", "blue", got text \'green\''),
@@ -317,12 +340,24 @@ def test_two_types_of_one_name_are_two_definitions() -> None:
     assert "name" in first["properties"] and "weight" in second["properties"]
 
 
-@pytest.mark.parametrize(
-    "annotation", [Any, object, T, dataclasses.Field, "NotThere", list.__class_getitem__("NotThere")]
-)
+@pytest.mark.parametrize("annotation", [Any, object, T, dataclasses.Field, "object", "dataclasses.Field"])
 def test_what_says_nothing_about_json_is_left_alone(annotation: Any) -> None:
     """Neither schema nor conversion."""
-    assert shape(annotation) is None
+    assert shape(annotation, names=globals()) is None
+
+
+@pytest.mark.parametrize(
+    ("annotation", "said"),
+    [
+        ("NotThere", "NotThere: NameError"),
+        (list.__class_getitem__("NotThere"), "NotThere: NameError"),
+        (Endless, "Endless holds itself"),
+    ],
+)
+def test_what_cannot_be_resolved_is_said(annotation: Any, said: str) -> None:
+    """Whoever asks decides what becomes of it."""
+    with pytest.raises(NameError, match=said):
+        shape(annotation, names=globals())
 
 
 @pytest.mark.parametrize("annotation", [dict, dict[str, Any], Mapping[str, Any]])
