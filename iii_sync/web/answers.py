@@ -37,7 +37,7 @@ class HttpResponse:
         body: ``None`` for none; text; bytes; a file, or an iterator of bytes or texts, which is streamed and
             closed; anything else is sent as JSON.
         headers: A dict, or pairs for a field that comes several times (``set-cookie``). A ``content-type`` that fits
-            the body is added.
+            the body is added, and its length where it is known; one that does not agree with the body is a 500.
 
     Raises:
         ValueError: A status or header that cannot be sent, or a body where the status allows none (204, 304).
@@ -82,8 +82,9 @@ def finish(response: StreamResponse, returned: Any) -> Any:
 def error_result(error: HttpError) -> Any:
     """Return the result that stands for an error response."""
     body = {"error": {"code": error.code, "message": error.message}}
-    fields = checked_headers({"content-type": _JSON, **error.headers})
-    return {"status_code": error.status, "headers": _lines(fields), "body": encoded_json(body).decode()}
+    data = encoded_json(body)
+    fields = _without_length(checked_headers({"content-type": _JSON, **error.headers}), len(data))
+    return {"status_code": error.status, "headers": _lines(fields), "body": data.decode()}
 
 
 def _as_response(response: StreamResponse, returned: Any) -> HttpResponse:
@@ -115,6 +116,9 @@ def _send(response: StreamResponse, answer: HttpResponse) -> Any:
         if body is None and answer.status_code != 304:
             kind = _TEXT  # of nothing; else the engine adds a length for a JSON null, in a 204 too
         fields = _merged(response, answer.headers, kind)
+        # Where no body is sent, the length is that of another response.
+        if isinstance(data, bytes) and response._request.method != "HEAD" and answer.status_code != 304:
+            fields = _without_length(fields, len(data))
         typed = any(name.lower() == "content-type" for name, _ in fields)
         if isinstance(data, bytes) and len(data) <= _IN_RESULT and typed:  # else the engine would call it JSON
             text = _as_text(data)
@@ -194,6 +198,18 @@ def _merged(response: StreamResponse, fields: list[tuple[str, str]], kind: Optio
     if kind is not None and not any(name.lower() == "content-type" for name, _ in merged):
         merged.append(("content-type", kind))
     return merged
+
+
+def _without_length(fields: list[tuple[str, str]], size: int) -> list[tuple[str, str]]:
+    """Leave the length of a body to the engine, which takes any that it is given.
+
+    Raises:
+        ValueError: A wrong one: a client would wait for the rest, or take what is left for its next response.
+    """
+    for name, value in fields:
+        if name.lower() == "content-length" and int(value) != size:
+            raise ValueError(f"header {name!r} says {value}, but the body has {size:,} bytes; leave the header out")
+    return [field for field in fields if field[0].lower() != "content-length"]
 
 
 def _as_text(data: bytes) -> Optional[str]:

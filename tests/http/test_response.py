@@ -384,6 +384,22 @@ def test_plain_returns(site: Site) -> None:
             assert "content-length" not in answer.headers, key
 
 
+@pytest.mark.parametrize(
+    ("body", "length"),
+    [("Grüße", 5), ("Grüße", 9), ("Grüße", 7), (b"\xff" * 3, 4), (b"\xff" * 300_000, 300_001), (None, 5), (["é"], 5)],
+)
+def test_the_length_of_what_is_returned(site: Site, caplog: pytest.LogCaptureFixture, body: Any, length: int) -> None:
+    """In bytes; a wrong one is an error before anything is sent, for the client would wait, or misread what follows."""
+    site.serve(lambda request: HttpResponse(200, body, {"Content-Length": length}), "", ["GET", "HEAD"])
+    answer = site.request()
+    if length == 7:
+        assert (answer.status, answer.headers.get_all("content-length"), len(answer.body)) == (200, ["7"], 7)
+    else:
+        assert answer.status == 500 and "leave the header out" in caplog.text
+    head = site.request("", "HEAD")
+    assert (head.status, head.headers.get_all("content-length")) == (200, [str(length)])
+
+
 def test_several_cookies(site: Site) -> None:
     """A returned response can have a header several times."""
     site.serve(lambda request: HttpResponse(200, "t", [("set-cookie", "a=1"), ("set-cookie", "b=2")]))
