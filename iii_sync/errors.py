@@ -310,6 +310,9 @@ class HttpError(IIISyncError):
         message: For the client.
         code: For programs; default: the status in words, such as ``NOT_FOUND``.
         headers: Added to the response, for instance ``{"retry-after": "5"}``.
+
+    Raises:
+        ValueError: A status that is no error, or a header that cannot be sent.
     """
 
     def __init__(
@@ -317,11 +320,14 @@ class HttpError(IIISyncError):
     ) -> None:
         if not isinstance(status, int) or isinstance(status, bool) or not 400 <= status <= 599:
             raise ValueError(f"status {status!r} must be an integer from 400 to 599")
+        from .fields import checked_headers  # for errors only
+
+        message = str(message)  # of another exception, often
         super().__init__(message)
         self.status: int = int(status)
-        self.message = message
+        self.message: str = message
         self.code: str = code if code is not None else _status_name(self.status)
-        self.headers: dict[str, str] = dict(headers or {})
+        self.headers: dict[str, str] = dict(checked_headers(headers or {}))
 
     def __str__(self) -> str:
         return f"{self.status} {self.message or self.code}"

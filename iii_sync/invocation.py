@@ -9,12 +9,12 @@ from typing import Any, Optional, Union
 from urllib.parse import urlsplit
 
 from .errors import ConfigurationError
+from .fields import check_name, check_value
 from .wire import messages
 
 __all__ = ["HttpAuthApiKey", "HttpAuthBearer", "HttpAuthHmac", "HttpInvocationConfig"]
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -59,7 +59,10 @@ class HttpAuthApiKey:
     value_key: str
 
     def __post_init__(self) -> None:
-        _check_header_name(self.header)
+        try:
+            check_name(self.header)
+        except ValueError as exc:
+            raise ConfigurationError(str(exc)) from None
         _check_variable("value_key", self.value_key)
 
 
@@ -106,10 +109,12 @@ class HttpInvocationConfig:
         if self.headers is not None:
             if not isinstance(self.headers, Mapping):
                 raise ConfigurationError(f"headers is a {type(self.headers).__name__}; give names and values")
-            for name, value in self.headers.items():
-                _check_header_name(name)
-                if not isinstance(value, str) or not value.isprintable():
-                    raise ConfigurationError(f"headers: the value of {name!r} is not a line of text")
+            try:
+                for name, value in self.headers.items():
+                    check_name(name)
+                    check_value(name, value)
+            except ValueError as exc:
+                raise ConfigurationError(f"headers: {exc}") from None
         if self.auth is not None and type(self.auth) not in _AUTH_TYPES:
             raise ConfigurationError(
                 f"auth is a {type(self.auth).__name__}, not HttpAuthBearer, HttpAuthHmac or HttpAuthApiKey"
@@ -163,12 +168,6 @@ def _location(url: Any) -> Optional[str]:
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or port == 0:
         return None
     return f"{parts.scheme}://{parts.netloc}{parts.path}{'?…' if parts.query else ''}"
-
-
-def _check_header_name(name: Any) -> None:
-    if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
-        # Somebody may have put the value there.
-        raise ConfigurationError(f"{name[:20] + '…' if isinstance(name, str) else name!r} is not the name of a header")
 
 
 def _check_variable(field: str, name: Any) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, TypedDict
 
 from .arguments import flag, integer, number, text
 from .errors import ConfigurationError
+from .fields import check_name, check_value
 from .net.address import Address
 from .net.proxy import Proxy
 from .net.tls import check_context, default_context
@@ -161,9 +162,11 @@ class InitOptions:
         headers = dict(self.headers or {})
         token = (os.environ.get("III_TOKEN") or "").strip()
         if token and not any(name.lower() == "authorization" for name in headers):
-            if _NOT_IN_HEADERS.search(token):
-                raise ConfigurationError("III_TOKEN is not one line of text")
             headers["Authorization"] = f"Bearer {token}"
+            try:
+                check_value("Authorization", headers["Authorization"])
+            except ValueError:
+                raise ConfigurationError("III_TOKEN is not one line of text") from None
         return headers
 
     def __repr__(self) -> str:
@@ -180,9 +183,6 @@ class InitOptions:
         return f"InitOptions({', '.join(shown)})"
 
 
-#: What would end a line, is invisible, or cannot be encoded.
-_NOT_IN_HEADERS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-
 #: The handshake's own.
 _RESERVED = re.compile(r"connection|upgrade|content-length|transfer-encoding|sec-websocket-.*")
 
@@ -195,16 +195,15 @@ def _check_headers(headers: object) -> None:
         raise ConfigurationError(f"headers is a {type(headers).__name__}; give a dictionary of names and values")
     names = set()
     for name, value in headers.items():
-        if not isinstance(name, str) or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
-            # Somebody may have put the value there, too.
-            start = re.match(r"[\w-]*", name) if isinstance(name, str) else None
-            raise ConfigurationError(f"headers: {(start[0] if start else '') + '…'!r} is not the name of a header")
+        try:
+            check_name(name)
+            check_value(name, value)
+        except ValueError as exc:
+            raise ConfigurationError(f"headers: {exc}") from None
         if _RESERVED.fullmatch(name.lower()) or name.lower() in names:
             why = "belongs to the handshake" if name.lower() not in names else "is given twice"
             raise ConfigurationError(f"headers: {name!r} {why}")
         names.add(name.lower())
-        if not isinstance(value, str) or _NOT_IN_HEADERS.search(value):
-            raise ConfigurationError(f"headers: the value of {name!r} is not a line of text")
 
 
 class OptionArguments(TypedDict, total=False):

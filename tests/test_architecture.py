@@ -13,7 +13,7 @@ PACKAGE = Path(iii_sync.__file__).parent
 
 #: Layers from the bottom up; a module may import from its own layer and from those below.
 LAYERS = [
-    ["arguments", "errors", "official", "_version"],
+    ["arguments", "errors", "fields", "official", "_version"],
     ["wire"],
     ["net", "options"],
     ["calls", "context", "invocation", "pool", "signals"],

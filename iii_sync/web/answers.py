@@ -11,7 +11,9 @@ from typing import Any, Optional, Union
 
 from ..channels import ChannelReader
 from ..errors import HttpError, UsageError
-from .headers import HeaderArguments, checked_headers, checked_status
+from ..fields import HeaderArguments, checked_headers
+from ..wire import messages
+from .headers import checked_status
 from .response import BODILESS, StreamResponse, encoded_json
 
 __all__ = ["HttpResponse", "error_result", "finish"]
@@ -23,6 +25,9 @@ _IN_RESULT = 256 * 1024
 
 #: Bytes that are read from a file at a time.
 _PIECE = 256 * 1024
+
+#: Characters of an error's text that are sent.
+_LONGEST = 100_000
 
 _JSON = "application/json"
 _TEXT = "text/plain; charset=utf-8"
@@ -81,9 +86,13 @@ def finish(response: StreamResponse, returned: Any) -> Any:
 
 def error_result(error: HttpError) -> Any:
     """Return the result that stands for an error response."""
-    body = {"error": {"code": error.code, "message": error.message}}
-    data = encoded_json(body)
-    fields = _without_length(checked_headers({"content-type": _JSON, **error.headers}), len(data))
+    told = {
+        name: messages.sendable(text, _LONGEST) for name, text in (("code", error.code), ("message", error.message))
+    }
+    data = encoded_json({"error": told})
+    fields = _without_length(checked_headers(error.headers), len(data))
+    if not _is_typed(fields):
+        fields.append(("content-type", _JSON))
     return {"status_code": error.status, "headers": _lines(fields), "body": data.decode()}
 
 
@@ -102,8 +111,7 @@ def _as_response(response: StreamResponse, returned: Any) -> HttpResponse:
     if made.status_code in BODILESS:
         return made
     made.body = returned.get("body", {})
-    typed = any(name.lower() == "content-type" for name, _ in made.headers)
-    if not typed and (made.body is None or isinstance(made.body, str)):
+    if not _is_typed(made.headers) and (made.body is None or isinstance(made.body, str)):
         made.body = encoded_json(made.body)
         made.headers.append(("content-type", _JSON))
     return made
@@ -119,8 +127,9 @@ def _send(response: StreamResponse, answer: HttpResponse) -> Any:
         # Where no body is sent, the length is that of another response.
         if isinstance(data, bytes) and response._request.method != "HEAD" and answer.status_code != 304:
             fields = _without_length(fields, len(data))
-        typed = any(name.lower() == "content-type" for name, _ in fields)
-        if isinstance(data, bytes) and len(data) <= _IN_RESULT and typed:  # else the engine would call it JSON
+        if (
+            isinstance(data, bytes) and len(data) <= _IN_RESULT and _is_typed(fields)
+        ):  # else the engine would call it JSON
             text = _as_text(data)
             if text is not None:
                 return {"status_code": answer.status_code, "headers": _lines(fields), "body": text}
@@ -195,9 +204,13 @@ def _merged(response: StreamResponse, fields: list[tuple[str, str]], kind: Optio
     names = {name.lower() for name, _ in fields}
     merged = [field for name, field in response._fields.items() if name not in names]
     merged += fields
-    if kind is not None and not any(name.lower() == "content-type" for name, _ in merged):
+    if kind is not None and not _is_typed(merged):
         merged.append(("content-type", kind))
     return merged
+
+
+def _is_typed(fields: list[tuple[str, str]]) -> bool:
+    return any(name.lower() == "content-type" for name, _ in fields)
 
 
 def _without_length(fields: list[tuple[str, str]], size: int) -> list[tuple[str, str]]:

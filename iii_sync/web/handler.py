@@ -61,13 +61,13 @@ class HttpHandler:
         request = StreamRequest(data, metadata)
         response = StreamResponse(data["response"], request)
         try:
-            returned = self._handler(request, response) if self._takes_response else self._handler(request)
-            return finish(response, returned)
-        except HttpError as exc:
-            if not response.started:
+            try:
+                returned = self._handler(request, response) if self._takes_response else self._handler(request)
+                return finish(response, returned)
+            except HttpError as exc:
+                if response.started:
+                    raise
                 return error_result(exc)
-            _log.warning("%r: an HttpError after the response had begun", request, exc_info=True)
-            raise
         except BaseException as exc:
             self._log(exc, request, response)
             # The client gets this text, and the engine the traceback too.

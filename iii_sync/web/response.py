@@ -18,8 +18,9 @@ from ..errors import (
     EngineConnectionError,
     UsageError,
 )
+from ..fields import HeaderArguments, checked_headers
 from ..wire import frames, messages
-from .headers import HeaderArguments, checked_headers, checked_status
+from .headers import checked_status
 from .request import StreamRequest
 
 if TYPE_CHECKING:

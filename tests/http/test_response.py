@@ -326,7 +326,19 @@ def test_errors_answer(site: Site, caplog: pytest.LogCaptureFixture) -> None:
 
     def handler(request: StreamRequest) -> Any:
         if request.path_params["kind"] == "known":
-            raise HttpError(409, "try again", code="BUSY", headers={"retry-after": "5"})
+            raise HttpError(409, "try again", code="BUSY", headers={"retry-after": "5", "Content-Type": "text/x"})
+        if request.path_params["kind"] == "surrogate":
+            raise HttpError(404, "no \ud800")
+        if request.path_params["kind"] == "exception":
+            raise HttpError(404, KeyError("n"))  # type: ignore[arg-type]
+        if request.path_params["kind"] == "line end":
+            raise HttpError(401, headers={"www-authenticate": "Basic\r\nsecret: 1"})
+        if request.path_params["kind"] == "changed":
+            error = HttpError(401)
+            error.headers["www-authenticate"] = "Basic\r\nsecret: 1"
+            raise error
+        if request.path_params["kind"] == "length":
+            raise HttpError(401, headers={"content-length": "99"})
         if request.path_params["kind"] == "unsendable":
             return {"a": object()}
         if request.path_params["kind"] == "camel":
@@ -337,8 +349,19 @@ def test_errors_answer(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     known = site.request("/known")
     assert (known.status, known.headers["retry-after"]) == (409, "5")
     assert known.json == {"error": {"code": "BUSY", "message": "try again"}}
+    assert known.headers.get_all("content-type") == ["text/x"]
+    for kind, text in (("surrogate", "no \\ud800"), ("exception", "'n'")):
+        answer = site.request(f"/{kind}")
+        assert (answer.status, answer.json["error"]) == (404, {"code": "NOT_FOUND", "message": text})
     assert caplog.records == []
-    for kind, cause in (("unknown", "secret"), ("unsendable", "is not JSON"), ("camel", "name it 'status_code'")):
+    for kind, cause in (
+        ("unknown", "secret"),
+        ("unsendable", "is not JSON"),
+        ("camel", "name it 'status_code'"),
+        ("line%20end", "'www-authenticate' is not a line of text"),
+        ("changed", "'www-authenticate' is not a line of text"),
+        ("length", "leave the header out"),
+    ):
         answer = site.request(f"/{kind}")
         assert (answer.status, answer.json["error"]["code"]) == (500, "invocation_failed")
         assert answer.json["error"]["message"] == "Internal Server Error"
