@@ -25,10 +25,11 @@ def http(handler: Callable[..., Any]) -> HttpHandler:
     ``worker.register_function("files::upload", http(handler))``, then ``worker.register_trigger`` of the type ``http``;
     :meth:`.Worker.http` does both.
 
-    The handler gets a :class:`StreamRequest`, and a :class:`StreamResponse` if it takes two arguments. It writes
-    the response, or returns it: an :class:`HttpResponse`; iii's ``{"status_code": …, "headers": …, "body": …}``; text;
-    bytes; a file, or an iterator of bytes or texts (a generator is a streamed response), which is streamed and closed;
-    anything else as JSON. ``None`` is a 204 where nothing was written.
+    The handler gets a :class:`StreamRequest`, and a :class:`StreamResponse` if it takes two arguments; a second one
+    with a default gets it only if it is called ``response``. It writes the response, or returns it: an
+    :class:`HttpResponse`; iii's ``{"status_code": …, "headers": …, "body": …}``; text; bytes; a file, or an iterator
+    of bytes or texts (a generator is a streamed response), which is streamed and closed; anything else as JSON.
+    ``None`` is a 204 where nothing was written.
 
     An :class:`HttpError` is answered with its status, any other exception with a 500 that says nothing about it: what
     it was is in the worker's log, and goes to the engine. After the first byte an exception cuts the response.
@@ -107,5 +108,14 @@ def _takes_response(handler: Any) -> bool:
             signature.bind(*[None] * count)
         except TypeError:
             continue
-        return count == 2
+        return count == 2 and _is_for_the_response(signature)
     raise ConfigurationError(f"{handler!r} takes {signature}; {_CURE}")
+
+
+def _is_for_the_response(signature: inspect.Signature) -> bool:
+    """Say whether the second argument is: one with a default may be there to bind a name, as in a loop."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    positional = [parameter for parameter in signature.parameters.values() if parameter.kind in kinds]
+    if len(positional) < 2:
+        return True  # *args
+    return positional[1].default is inspect.Parameter.empty or positional[1].name == "response"

@@ -141,6 +141,20 @@ def test_handlers_that_cannot_be(worker: Worker, site: Site) -> None:
         http(fine)
 
 
+def test_who_gets_the_response(site: Site) -> None:
+    """The second argument, unless it has a default of its own, as one that binds the variable of a loop."""
+    for name in ("a", "b"):
+        site.serve(lambda request, name=name: name, f"/{name}")
+    assert [site.request(f"/{name}").body for name in ("a", "b")] == [b"a", b"b"]
+
+    def optional(request: Any, response: Any = None, name: str = "c") -> Any:
+        return f"{type(response).__name__} {name}"
+
+    for number, handler in enumerate((optional, lambda request, out: type(out).__name__, lambda *two: str(len(two)))):
+        site.serve(handler, f"/{number}")
+    assert [site.request(f"/{number}").body for number in range(3)] == [b"StreamResponse c", b"StreamResponse", b"2"]
+
+
 def test_a_route_twice_on_one_worker(site: Site) -> None:
     """The engine would silently replace it; what was registered before stays, and half a registration does not."""
     site.serve(lambda request: "first", "", "POST")
