@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
 from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Optional
+from urllib.parse import unquote
 
 from ..channels import ChannelReader
 from ..errors import ChannelTruncatedError, ConfigurationError, HttpError, fresh
@@ -18,6 +20,9 @@ __all__ = ["FormPart", "parts_of"]
 
 #: Bytes of the body that are parsed at a time: what a form takes of memory, whatever its size.
 _PIECE = 64 * 1024
+
+#: How some clients spell a name that is not in ASCII (RFC 8187), which the parser of options leaves out.
+_EXTENDED = re.compile(r""";\s*filename\*\s*=\s*([\w-]+)'[^']*'([^\s;"]+)""", re.IGNORECASE)
 
 #: Bytes that the header fields of one part may have.
 _MOST_HEADERS = 16 * 1024
@@ -136,7 +141,11 @@ class _Form:
         if headers is None:
             raise StopIteration
         content = _Content(self)
-        part = FormPart(content, headers)
+        try:
+            part = FormPart(content, headers)
+        except HttpError as exc:
+            self._failure = exc  # what comes next is its content
+            raise
         self._part = (part, content)
         return part
 
@@ -240,6 +249,9 @@ def _names(disposition: str) -> tuple[str, Optional[str]]:
     if "name" not in options:
         raise HttpError(400, "a part of the form has no name")
     filename = options.get("filename")
+    if filename is None and (extended := _EXTENDED.search(disposition)) is not None:
+        encoding = "latin-1" if extended[1].lower() == "iso-8859-1" else "utf-8"
+        filename = unquote(extended[2], encoding, "replace")
     if filename is not None:
         # Some clients send the whole path, of either kind.
         filename = filename.replace("\\", "/").rpartition("/")[2]

@@ -26,6 +26,8 @@ FORM = (
     b'--B0und\r\ncontent-disposition: form-data; name="f\xc3\xa9"; filename="C:\\dir\\a b.bin"\r\n'
     b"Content-Type: application/x-thing\r\nX-More: yes\r\n\r\n\r\n--B0un\r\n-\r\r\n\x00\xff\r\n"
     b'--B0und\r\nContent-Disposition: form-data; name="empty"; filename=""\r\n\r\n\r\n'
+    b"--B0und\r\nContent-Disposition: form-data; name=\"e\"; filename*=UTF-8''dir%2F%e2%82%ac.txt\r\n\r\nx\r\n"
+    b"--B0und\r\nContent-Disposition: form-data; name=l; FileName* = iso-8859-1'de'%fc.txt\r\n\r\ny\r\n"
     b"--B0und--\r\nan epilogue"
 )
 
@@ -45,6 +47,8 @@ def test_fields_and_files(site: Site) -> None:
         ["title", None, "text/plain", None, "h\xc3\xa9llo"],
         ["f\xe9", "a b.bin", "application/x-thing", "yes", "\r\n--B0un\r\n-\r\r\n\x00\xff"],
         ["empty", "", "text/plain", None, ""],
+        ["e", "\u20ac.txt", "text/plain", None, "x"],
+        ["l", "\xfc.txt", "text/plain", None, "y"],
     ]
 
 
@@ -60,7 +64,7 @@ def test_parts_are_files_until_the_next(site: Site) -> None:
         assert [second.readline(), second.peek(1)[:1], second.read(3)] == [b"\r\n", b"-", b"--B"]
         third = next(parts)
         assert raised(second.read).__class__ is ValueError
-        assert (third.name, third.read1(), next(parts, None)) == ("empty", b"", None)
+        assert (third.name, third.read1(), [part.name for part in parts]) == ("empty", b"", ["e", "l"])
         return request.request_body.complete
 
     site.serve(handler, "", "POST")
@@ -94,6 +98,21 @@ def test_bad_forms(site: Site, body: bytes, kind: str, status: int) -> None:
 
     site.serve(handler, "", "POST")
     assert site.request("", "POST", body, Content_Type=kind).status == status
+
+
+def test_a_part_without_a_name_is_the_end(site: Site) -> None:
+    """Whoever goes on hears of it again: what follows is its content, and no part."""
+    told = Noted()
+
+    def handler(request: StreamRequest) -> None:
+        parts = request.parts()
+        told([raised(lambda: next(parts)) for _ in range(3)])
+
+    site.serve(handler, "", "POST")
+    site.request("", "POST", headed(b"").replace(b"--B0und--\r\n", headed(b"; name=b")), Content_Type=KIND)
+    assert [(type(error), str(error)) for error in told.get()] == [
+        (HttpError, "400 a part of the form has no name")
+    ] * 3
 
 
 @pytest.mark.parametrize("length", ["Content-Length: {}", "Transfer-Encoding: chunked"])
