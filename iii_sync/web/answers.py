@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import itertools
 import logging
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Optional, Union
 
 from ..channels import ChannelReader
@@ -41,7 +42,8 @@ class HttpResponse:
         status_code: From 200 to 599.
         body: ``None`` for none; text; bytes; a file, or an iterator of bytes or texts, which is streamed and
             closed; anything else is sent as JSON.
-        headers: A dict, or pairs for a field that comes several times (``set-cookie``). A ``content-type`` that fits
+        headers: A dict, or pairs for a field that comes several times (``set-cookie``), which only a response can have
+            whose body is none, JSON, or text of at most 256 KiB: others are streamed. A ``content-type`` that fits
             the body is added, and its length where it is known; one that does not agree with the body is a 500.
 
     Raises:
@@ -161,9 +163,10 @@ def _content(body: Any) -> tuple[Union[bytes, Iterator[Any]], Optional[int], Opt
         length = _length(body)
         return _pieces(body, length), length, _TEXT if isinstance(body, io.TextIOBase) else _BYTES
     if isinstance(body, Iterator):
-        first = next(body, None)
-        kind = _TEXT if isinstance(first, str) else _BYTES
-        return _chain(first, body), None, kind
+        # So that what fails before the first piece is a 500.
+        started = list(itertools.islice(body, 1))
+        kind = _TEXT if started and isinstance(started[0], str) else _BYTES
+        return itertools.chain(started, body), None, kind
     data = encoded_json(body)
     return data, len(data), _JSON
 
@@ -178,12 +181,6 @@ def _pieces(file: Any, length: Optional[int]) -> Iterator[Any]:
         yield piece
         if left is not None:
             left -= len(piece)
-
-
-def _chain(first: Any, rest: Iterable[Any]) -> Iterator[Any]:
-    if first is not None:
-        yield first
-        yield from rest
 
 
 def _length(file: Any) -> Optional[int]:

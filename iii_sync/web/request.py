@@ -96,7 +96,7 @@ class StreamRequest:
         charset = self._charset()
         try:
             return self._read(limit).decode(charset)
-        except UnicodeDecodeError:
+        except UnicodeError:
             raise HttpError(400, f"the body is not {charset} text") from None
         except LookupError:
             raise HttpError(415, f"the character set {charset!r} is not known") from None

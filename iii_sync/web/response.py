@@ -100,7 +100,8 @@ class StreamResponse(ChannelWriter):
     def headers(self, headers: HeaderArguments) -> None:
         """Add header fields; one with a name that is there already replaces it.
 
-        A streamed response can have each field once; return an ``HttpResponse`` for several ``set-cookie``.
+        A streamed response can have each field once; for several ``set-cookie`` return an ``HttpResponse`` whose body
+        is JSON or text of at most 256 KiB.
 
         Args:
             headers: A dictionary, or pairs.
@@ -116,7 +117,10 @@ class StreamResponse(ChannelWriter):
         fields = checked_headers(headers)
         added = {name.lower(): (name, value) for name, value in fields}
         if len(added) < len(fields):
-            raise ValueError("a streamed response can have each header once; return an HttpResponse for several")
+            raise ValueError(
+                "a streamed response can have each header once; for several return an HttpResponse whose body is JSON "
+                "or text of at most 256 KiB: others are streamed, too"
+            )
         with self._head_lock:
             self._check_head()
             self._fields.update(added)

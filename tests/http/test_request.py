@@ -74,6 +74,7 @@ def test_texts_forms_and_their_errors(site: Site) -> None:
     assert text("é".encode()) == "é"
     assert text(b"\xe9", 'text/plain; charset="latin-1"') == "é"
     assert text(b"\xe9") == 400
+    assert text(b"a", "text/plain; charset=undefined") == 400
     assert text(b"a", "text/plain; charset=klingon") == 415
     assert text(b"x" * 10) == "x" * 10
     assert text(b"x" * 11) == 413

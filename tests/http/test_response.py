@@ -423,10 +423,17 @@ def test_the_length_of_what_is_returned(site: Site, caplog: pytest.LogCaptureFix
     assert (head.status, head.headers.get_all("content-length")) == (200, [str(length)])
 
 
-def test_several_cookies(site: Site) -> None:
-    """A returned response can have a header several times."""
-    site.serve(lambda request: HttpResponse(200, "t", [("set-cookie", "a=1"), ("set-cookie", "b=2")]))
-    assert site.request().headers.get_all("set-cookie") == ["a=1", "b=2"]
+def test_several_cookies(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """A returned response can have a header several times, unless it has to be streamed."""
+    bodies = {"text": "t", "json": {"a": 1}, "none": None, "binary": b"\xff", "large": "t" * 300_000}
+    cookies = [("set-cookie", "a=1"), ("set-cookie", "b=2")]
+    site.serve(lambda request: HttpResponse(200, bodies[request.query_params["body"]], cookies))
+    for body in ("text", "json", "none"):
+        assert site.request(f"?body={body}").headers.get_all("set-cookie") == ["a=1", "b=2"]
+    for body in ("binary", "large"):
+        caplog.clear()
+        assert site.request(f"?body={body}").status == 500
+        assert "text of at most 256 KiB: others are streamed, too" in caplog.text
 
 
 def test_what_was_set_on_the_response_counts_for_what_is_returned(site: Site) -> None:
@@ -499,6 +506,8 @@ def test_a_generator_that_fails(site: Site, caplog: pytest.LogCaptureFixture) ->
         finally:
             closed.append("early" if not request.query_params else "late")
 
+    site.serve(lambda request: iter([None, b"data"]), "/none")
+    assert site.request("/none").status == 500
     site.serve(handler)
     assert site.request().status == 500
     with contextlib.suppress(*CUT):  # a cut chunked response looks whole on the real engine
