@@ -1,7 +1,7 @@
 """Triggers: what calls functions besides workers.
 
-:mod:`.sources` has the trigger types that come with an engine, :mod:`.registered` the triggers of this worker,
-:mod:`.providers` the trigger types it provides to others.
+:mod:`.sources` has the trigger types that come with an engine, :mod:`.registered` the triggers of this worker
+and :mod:`.routes` where they go, :mod:`.providers` the trigger types it provides to others.
 """
 
 from .providers import TriggerConfig, TriggerHandler, TriggerType

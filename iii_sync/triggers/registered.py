@@ -11,7 +11,8 @@ from ..errors import ConfigurationError, InvalidPayloadError, TriggerRegistratio
 from ..session import Session
 from ..wire import messages
 from .confirming import Confirming
-from .sources import TriggerSource, check_config, route
+from .routes import route
+from .sources import TriggerSource, check_config
 
 __all__ = ["Trigger", "Triggers", "trigger_registration"]
 

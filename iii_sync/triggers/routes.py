@@ -1,10 +1,17 @@
-"""Whether the routes of ``http`` triggers go together."""
+"""The routes of ``http`` triggers: which are one and the same, and which do not go together."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Optional
 
-__all__ = ["conflicting"]
+__all__ = ["conflicting", "route"]
+
+
+def route(trigger_type: str, config: Any) -> Optional[str]:
+    """Return what two ``http`` triggers cannot both have: the method and the path, parameters unnamed."""
+    own = _route(config) if trigger_type == "http" else None
+    return None if own is None else f"{own[0]} /{'/'.join(_shape(own[1]))}"
 
 
 def conflicting(config: Any, listed: Any) -> Optional[str]:
@@ -30,9 +37,10 @@ def conflicting(config: Any, listed: Any) -> Optional[str]:
 
 def _route(config: Any) -> Optional[tuple[str, list[str]]]:
     """Return the method and the segments of the path."""
-    path = config.get("api_path") if isinstance(config, dict) else None
+    path = config.get("api_path") if isinstance(config, Mapping) else None
     if not isinstance(path, str):
         return None
+    # Only the first slash may be left out: with another one at the end it is another path.
     return str(config.get("http_method") or "GET").upper(), path[path[:1] == "/" :].split("/")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Optional, Union
+from urllib.parse import quote
 
 from ..errors import ConfigurationError
 
@@ -19,7 +20,6 @@ __all__ = [
     "http",
     "log",
     "queue",
-    "route",
     "state",
     "stream",
     "subscribe",
@@ -375,15 +375,11 @@ def _check_path(path: str) -> None:
             )
     if len(set(names)) != len(names):
         raise ConfigurationError(f"api_path={path!r} has two parameters of one name; name them differently")
-
-
-def route(trigger_type: str, config: Any) -> Optional[str]:
-    """Return what two ``http`` triggers cannot both have: the method and the path, parameters unnamed."""
-    if trigger_type != "http" or not isinstance(config, Mapping):
-        return None
-    path = str(config.get("api_path")).strip("/")
-    shape = "/".join(":" if segment[:1] == ":" else segment for segment in path.split("/"))
-    return f"{str(config.get('http_method', 'GET')).upper()} /{shape}"
+    if not path.isascii():
+        # A path is matched as it stands in the request line.
+        safe = "/:@!$&'()*+,;=-._~%"
+        cure = quote(path, safe=safe, errors="replace")
+        raise ConfigurationError(f"api_path={path!r} would never match; write {cure!r}")
 
 
 def _source(trigger_type: str, config: dict[str, Any], **optional: Optional[str]) -> TriggerSource:

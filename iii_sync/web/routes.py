@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any, Callable, Optional, Protocol, Union
-from urllib.parse import quote
 
 from ..errors import ConfigurationError
 from ..functions import FunctionRef
@@ -72,7 +71,7 @@ def register(
 ) -> HttpFunction:
     """Carry out ``Worker.register_http``: everything, or nothing."""
     wrapped = http(handler)
-    _check_path(path)
+    _check_slash(path)
     if isinstance(middleware, (str, FunctionRef)):
         middleware = [middleware]
     sources = [
@@ -106,14 +105,10 @@ def _methods(method: Union[str, Iterable[str]]) -> list[str]:
     return upper
 
 
-def _check_path(path: Any) -> None:
+def _check_slash(path: Any) -> None:
     if not isinstance(path, str) or path[:1] != "/":
         cure = f"write {'/' + path!r}" if isinstance(path, str) and path else "give one such as '/orders/:id'"
         raise ConfigurationError(f"path={path!r} does not begin with a slash; {cure}")
-    if not path.isascii():
-        # A path is matched as it stands in the request line.
-        safe = "/:@!$&'()*+,;=-._~%"
-        raise ConfigurationError(f"path={path!r} would never match; write {quote(path, safe=safe, errors='replace')!r}")
 
 
 def _id(function: Any) -> Any:

@@ -168,6 +168,13 @@ def test_a_route_twice_on_one_worker(site: Site) -> None:
     assert len(site.worker._registrations.registrations()) == 2
 
 
+def test_a_slash_at_the_end_makes_another_route(site: Site) -> None:
+    """As it does for the engine."""
+    for path in ("/a", "/a/", "/:id", "/:id/"):
+        site.serve(lambda request, path=path: path, path)
+    assert [site.request(path).body for path in ("/a", "/a/", "/b", "/b/")] == [b"/a", b"/a/", b"/:id", b"/:id/"]
+
+
 def test_a_route_of_another_worker(site: Site, peer: Worker) -> None:
     """Refused by the engine, which owns up to whose it is."""
     site.serve(lambda request: "first")

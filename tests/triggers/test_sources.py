@@ -233,6 +233,7 @@ def test_what_the_helpers_make() -> None:
         (http, ("/a?b=1",), "a query is no part"),
         (http, ("/a/:",), "':' cannot be a segment"),
         (http, ("/:a/:a",), "two parameters of one name"),
+        (http, ("/größe/:a",), r"api_path='/größe/:a' would never match; write '/gr%C3%B6%C3%9Fe/:a'"),
         (http, ("/", "BREW"), "http_method='BREW' must be one of GET"),
         (http, ("/", None), "http_method=None"),
     ],
