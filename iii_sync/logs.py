@@ -95,6 +95,7 @@ class EngineLogHandler(logging.Handler):
         try:
             item = (f"engine::log::{_level(record.levelno)}", self._line(record))
         except Exception:
+            self.dropped += 1
             self.handleError(record)
             return
         if self._over():
@@ -143,7 +144,7 @@ class EngineLogHandler(logging.Handler):
         return os.getpid() != self._pid or self._worker.get_connection_state() in ("disconnected", "failed")
 
     def _line(self, record: logging.LogRecord) -> dict[str, Any]:
-        extra = {key: _sendable(value) for key, value in record.__dict__.items() if key not in _USUAL}
+        extra = {_text(key): _sendable(value) for key, value in record.__dict__.items() if key not in _USUAL}
         line: dict[str, Any] = {
             "message": _text(self.format(record)),
             "data": {

@@ -18,6 +18,7 @@ from iii_sync.logs import EngineLogHandler
 from iii_sync.request import prepare
 
 from ..support.engines import killable_engine
+from ..support.exceptions import Untellable
 from ..support.process import run
 from ..support.rawengine import Visit, raw_engine
 from ..support.waiting import wait_until
@@ -67,7 +68,7 @@ def lines(logging_engine_url: str, unique: Unique) -> Iterator[Lines]:
         yield lines
 
 
-def test_records_arrive(logging_engine_url: str, lines: Lines, unique: Unique) -> None:
+def test_records_arrive(logging_engine_url: str, lines: Lines, unique: Unique, monkeypatch: pytest.MonkeyPatch) -> None:
     """With level, place, extras and traceback; below the level, and of iii_sync itself, nothing."""
     with register_worker(logging_engine_url) as worker:
         handler = EngineLogHandler(worker, level=5, service_name=lines.service)
@@ -76,7 +77,7 @@ def test_records_arrive(logging_engine_url: str, lines: Lines, unique: Unique) -
             seen = {}
             logger.log(1, "below")
             for level in (5, logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL):
-                logger.log(level, "line %d", level, extra={"order": 17, "odd": {1, 2}, "bad": "\ud800"})
+                logger.log(level, "line %d", level, extra={"order": 17, "odd": {1, 2}, "\ud800k": "\ud800"})
                 event = lines.next()
                 seen[event["body"]] = event["severity_text"]
             assert seen == {
@@ -89,7 +90,7 @@ def test_records_arrive(logging_engine_url: str, lines: Lines, unique: Unique) -
             }
             attributes = event["attributes"]
             assert attributes["logger"] == name
-            assert (attributes["order"], attributes["odd"], attributes["bad"]) == (17, "{1, 2}", "\\ud800")
+            assert (attributes["order"], attributes["odd"], attributes["\\ud800k"]) == (17, "{1, 2}", "\\ud800")
             assert attributes["file"] == __file__
             try:
                 raise ValueError("the reason")
@@ -104,6 +105,10 @@ def test_records_arrive(logging_engine_url: str, lines: Lines, unique: Unique) -
             logger.info("after ours")
             assert lines.next()["body"] == "after ours"
             assert handler.dropped == 0
+            with monkeypatch.context() as quiet:
+                quiet.setattr(logging, "raiseExceptions", False)
+                logger.info("never told", extra={"odd": Untellable()})
+            assert handler.dropped == 1
 
 
 def test_the_trace_is_named(logging_engine_url: str, lines: Lines, unique: Unique) -> None:
