@@ -96,7 +96,8 @@ class InitOptions:
         tracing: Whether calls and handlers are spans of OpenTelemetry, whose API the extra ``otel`` installs. Default:
             if the program has imported it, and ``OTEL_ENABLED`` does not say ``false``.
         trace_payloads: Whether the spans of handlers hold what these get and return, as JSON of at most 8,192
-            characters, without the values of keys that look like secrets. ``III_DISABLE_TRACE_PAYLOADS=1`` forbids it.
+            characters, without the values of keys, and of lines of a header, that look like secrets, and without the
+            credentials in addresses. ``III_DISABLE_TRACE_PAYLOADS=1`` forbids it.
     """
 
     worker_name: Optional[str] = None

@@ -42,8 +42,18 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{
 #: Characters of a payload that are recorded, where that is asked for.
 _PAYLOAD_LIMIT = 8192
 
-#: Keys whose values are not recorded. Compiled when it is needed: that takes longer than all the rest here.
-_SECRET = r"(?i)api[_-]?key|access_key|password|secret|credential|authorization|bearer|private_key|token$"
+#: Keys whose values are not recorded, nor those of lines that begin with one, as header fields do. Compiled when they
+#: are needed: that takes longer than all the rest here.
+_SECRET = (
+    "(?i)(api|access|private)[_-]?key|passw|passphrase|pwd|secret|credential|authorization|bearer|cookie|session"
+    "|tokens?$"
+)
+_LINE = r"(?m)^([\w-]+):.*"
+
+#: What an address may hold before its host.
+_CREDENTIALS = r"//[^/?#\s]*@"
+
+_REDACTED = "[REDACTED]"
 
 
 class _Api:
@@ -292,8 +302,11 @@ class Tracer:
 def _without_secrets(value: Any) -> Any:
     if isinstance(value, dict):
         return {
-            key: "[REDACTED]" if re.search(_SECRET, str(key)) else _without_secrets(item) for key, item in value.items()
+            key: _REDACTED if re.search(_SECRET, str(key)) else _without_secrets(item) for key, item in value.items()
         }
+    if isinstance(value, str):
+        text = re.sub(_CREDENTIALS, f"//{_REDACTED}@", value)
+        return re.sub(_LINE, lambda line: f"{line[1]}: {_REDACTED}" if re.search(_SECRET, line[1]) else line[0], text)
     if isinstance(value, (list, tuple)):
         return [_without_secrets(item) for item in value]
     return value

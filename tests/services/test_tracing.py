@@ -174,7 +174,15 @@ def test_payloads_are_recorded_only_when_asked_for(
     engine_url: str, worker: Worker, spans: Spans, unique: Unique, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without secrets, and not without end; the environment can forbid it."""
-    payload = {"n": 1, "password": "hunter2", "list": [{"access_token": "t0ken", "x": "y"}]}
+    payload = {
+        "n": 1,
+        "password": "hunter2",
+        "list": [{"access_token": "t0ken", "x": "y"}],
+        "headers": ["Authorization: Bearer hidden", "set-cookie: a=hidden", "accept: all"],
+        "text": "one: 1\nX-Api-Key: hidden\ntwo: 2",
+        "url": "postgres://me:hidden@host/path?a=b@c https://host/@me",
+        **dict.fromkeys(("accessKey", "private-key", "pwd", "passwd", "Cookie", "session_id", "tokens"), "hidden"),
+    }
 
     def events() -> list[tuple[str, Any, Any]]:
         function = unique("f")
@@ -200,6 +208,10 @@ def test_payloads_are_recorded_only_when_asked_for(
             "[REDACTED]",
             [{"access_token": "[REDACTED]", "x": "y"}],
         )
+        assert told["headers"] == ["Authorization: [REDACTED]", "set-cookie: [REDACTED]", "accept: all"]
+        assert told["text"] == "one: 1\nX-Api-Key: [REDACTED]\ntwo: 2"
+        assert told["url"] == "postgres://[REDACTED]@host/path?a=b@c https://host/@me"
+        assert "hidden" not in given
     monkeypatch.setenv("III_DISABLE_TRACE_PAYLOADS", "1")
     with register_worker(engine_url, trace_payloads=True) as forbidden:
         forbidden.register_function(unique("f"), lambda data: data)
