@@ -70,8 +70,10 @@ if TYPE_CHECKING:
     from .invocation import HttpAuthApiKey, HttpAuthBearer, HttpAuthHmac, HttpInvocationConfig
     from .options import InitOptions, ReconnectionConfig
     from .triggers import Trigger, TriggerConfig, TriggerHandler, TriggerType
-    from .web import HttpResponse, StreamRequest, StreamResponse, http
+    from .web import HttpResponse, StreamRequest, StreamResponse
+    from .web import http as http  # public, but not in __all__
 
+# Without ``http``: whoever imports all names would lose the standard library's.
 __all__ = [
     "AuthenticationError",
     "Call",
@@ -133,7 +135,6 @@ __all__ = [
     "__version__",
     "current_invocation",
     "extract_channel_refs",
-    "http",
     "is_channel_ref",
     "register_worker",
 ]
