@@ -576,6 +576,68 @@ w.shutdown()
         assert len(lines) == 1 and lines[0].startswith("connection lost"), lines
 
 
+def test_ctrl_c_in_a_message_that_is_half_sent_costs_the_control_connection_only() -> None:
+    """It is made anew; a stream under way goes on, to its end."""
+    half_sent, interrupted = threading.Event(), threading.Event()
+    received: list[bytes] = []
+    rest = 0
+
+    def stop_reading(visit: Visit) -> None:
+        nonlocal rest
+        visit.peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        visit.welcome()
+        visit.serve(lambda message: message.get("function_id") == "end")
+        visit.peer.recv_exactly(1000)
+        half_sent.set()
+        assert interrupted.wait(WAIT)
+        while part := visit.peer.sock.recv(65536):
+            rest += len(part)
+
+    def take(visit: Visit) -> None:
+        visit.peer.handshake()
+        opcode = 0
+        while opcode != 8:
+            opcode, payload = visit.peer.recv_frame()
+            received.append(payload)
+        visit.peer.send_frame(8, b"\x03\xe8")
+
+    with raw_engine(stop_reading, take, alive) as engine:
+        script = Script(
+            """
+import sys, time
+from iii_sync import register_worker
+w = register_worker(sys.argv[1])
+heard = []
+w.add_connection_state_listener(heard.append)
+f = w.open_ref({'channel_id': 'c', 'access_key': 'k', 'direction': 'write'})
+f.write(b'before ')
+w.submit('end')
+try:
+    w.trigger('large', 'x' * 12_000_000, timeout=60)
+except KeyboardInterrupt:
+    print('interrupted')
+f.write(b'behind ')
+print(w.trigger('after', timeout=20))
+f.write(b'and the end')
+f.close()
+while len(heard) < 2: time.sleep(0.01)
+assert heard == ['reconnecting', 'connected'], heard
+w.shutdown()
+""",
+            engine.url,
+        )
+        assert half_sent.wait(WAIT)
+        script.interrupt()
+        script.until("interrupted")
+        interrupted.set()
+        assert script.line() == "{'value': 'after'}"
+        assert script.end() == 0, script.stderr()
+        assert len(engine.visits) == 3 and engine.visits[1].peer.path.startswith("/ws/channels/")
+    assert rest < 12_000_000
+    assert b"".join(received[:-1]) == b"before behind and the end"
+    assert received[-2:] == [b"", b"\x03\xe8"], "the stream was not marked as whole"
+
+
 # --- shutdown -------------------------------------------------------------------------------------------
 
 

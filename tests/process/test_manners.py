@@ -115,7 +115,7 @@ BROKEN = ("read", "write", "close", "write behind another thread")
 def test_ctrl_c_ends_every_blocking_call_and_the_worker_stays_usable(
     engine_url: str, blocked: str, wakes: bool
 ) -> None:
-    """KeyboardInterrupt within half a second, and then a call works.
+    """KeyboardInterrupt within half a second, and then a call works, on the same control connection.
 
     What a busy machine adds does not count: the time for which threads of the program wait for a processor.
     """
@@ -126,6 +126,8 @@ import signal, socket, sys, threading, time
 from iii_sync import errors, register_worker
 from tests.support.moments import tell, until_asleep
 w = register_worker(sys.argv[1], close_timeout=60)
+me, heard = w.worker_id, []
+w.add_connection_state_listener(heard.append)
 listener = socket.create_server(('127.0.0.1', 0))
 silent = 'ws://127.0.0.1:%d' % listener.getsockname()[1]
 release = threading.Event()
@@ -153,6 +155,7 @@ try:
 except KeyboardInterrupt:
     tell('interrupted')
 w.trigger('engine::baggage::get', {{'key': 'x'}}, timeout=10)
+assert (w.worker_id, heard) == (me, []), heard
 print('usable')
 release.set()
 listener.close()
