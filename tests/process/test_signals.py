@@ -140,16 +140,19 @@ release.set()
 WAITING = """
 import signal, sys, threading, time
 from iii_sync import errors, register_worker
-with register_worker(sys.argv[1]) as w:
+with register_worker(sys.argv[1], shutdown_timeout={patience}) as w:
     caller = register_worker(sys.argv[1])
     began = threading.Event()
     def work(d):
         began.set()
-        time.sleep(1)
+        time.sleep({seconds})
         return 'finished'
     call = caller.submit(w.register_function('work-' + w.worker_id, work).id)
     assert began.wait(20)
-    print('waiting')
+    def look():
+        while signal.getsignal(signal.SIGTERM) == signal.SIG_DFL: time.sleep(0.001)
+        print('waiting')
+    threading.Thread(target=look).start()
     {wait}
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 print(call.result(0.5))
@@ -160,9 +163,8 @@ caller.shutdown()
 @pytest.mark.parametrize("wait", ["assert w.wait() is True", "assert w.wait(60) is True"])
 def test_sigterm_ends_the_wait_and_running_handlers_finish(engine_url: str, wait: str) -> None:
     """``with`` and ``wait()`` are enough for a process that a supervisor stops: the exit code is 0."""
-    script = Script(WAITING.format(wait=wait), engine_url)
+    script = Script(WAITING.format(wait=wait, seconds=1, patience=5), engine_url)
     script.until("waiting")
-    time.sleep(0.2)
     script.send(signal.SIGTERM)
     script.until("finished")
     assert (script.end(), script.stderr()) == (0, "")
@@ -191,13 +193,25 @@ with register_worker(sys.argv[1]) as w:
     assert (script.end(), script.stderr()) == (0, "")
 
 
-def test_a_second_sigterm_does_not_wait(engine_url: str) -> None:
-    """While handlers are being waited for, SIGTERM does what it always did."""
+def test_sigterm_does_not_wait_for_a_handler_beyond_the_deadline(engine_url: str) -> None:
+    """It has three quarters of ``shutdown_timeout`` to finish; then its caller hears that nobody will answer."""
     script = Script(
-        WAITING.format(wait="w.wait(); print('leaving')").replace("time.sleep(1)", "time.sleep(60)"), engine_url
+        WAITING.replace("print(call.result(0.5))", "print(type(call.exception(0.5)).__name__)").format(
+            wait="w.wait(); print('leaving', time.monotonic())", seconds=60, patience=0.8
+        ),
+        engine_url,
     )
     script.until("waiting")
-    time.sleep(0.2)
+    script.send(signal.SIGTERM)
+    code, took = script.leave()
+    assert (code, script.stderr(), script.lines[-1]) == (0, "", "InvocationError")
+    assert 0.6 <= took <= 2.0
+
+
+def test_a_second_sigterm_does_not_wait(engine_url: str) -> None:
+    """While handlers are being waited for, SIGTERM does what it always did."""
+    script = Script(WAITING.format(wait="w.wait(); print('leaving')", seconds=60, patience=5), engine_url)
+    script.until("waiting")
     script.send(signal.SIGTERM)
     script.until("leaving")
     script.send(signal.SIGTERM)
