@@ -40,11 +40,13 @@ async def admit(router: Router, guard: Guard, request: web.Request) -> Rights:
         if not answer.done():
             answer.set_result(outcome)
 
-    router.call(guard.auth_function_id, _visitor(request), finish)
+    give_up = router.call(guard.auth_function_id, _visitor(request), finish)
     try:
         outcome: Outcome = await asyncio.wait_for(answer, PATIENCE)
     except asyncio.TimeoutError:
         raise AdmissionError(f"the function {guard.auth_function_id} has not answered") from None
+    finally:
+        give_up()
     if isinstance(outcome, Failure):
         raise AdmissionError(outcome.message)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Optional
+from typing import Callable, Optional
 
 from .frames import Failure, Invoke, Result
 from .invocations import Pending, answer, deliver
@@ -151,13 +151,18 @@ class Calls:
         *,
         namespace: str = DEFAULT_NAMESPACE,
         metadata: JSON = None,
-    ) -> None:
+    ) -> Callable[[], None]:
         """Call a function in the name of the engine; see :meth:`.router.Router.call`."""
-        call = Invoke(function_id, data, self._registry.new_id(), namespace, metadata=metadata)
+        invocation_id = self._registry.new_id()
+        call = Invoke(function_id, data, invocation_id, namespace, metadata=metadata)
+
+        def give_up() -> None:
+            self._pending.give_up(invocation_id)
+
         if self._depth >= MAX_DEPTH:
             _logger.warning("%s was not called: services of the engine trigger each other in a circle", function_id)
             (finish or _ignore)(Failure("too_deep", f"Function {function_id} was triggered in a circle"))
-            return
+            return give_up
         self._depth += 1
         try:
             self._dispatch(self._engine, call, namespace, finish or _ignore, finish is not None)
@@ -169,6 +174,7 @@ class Calls:
                 _logger.warning("%s", failure.message)
         finally:
             self._depth -= 1
+        return give_up
 
     def _dispatch(self, worker: Worker, call: Invoke, namespace: str, finish: Finish, waits: bool) -> None:
         if self._registry.is_builtin(namespace, call.function_id):

@@ -37,7 +37,7 @@ def fire(router: Router, trigger: Trigger, data: JSON, finish: Optional[Finish] 
 
 def check(
     router: Router, trigger: Trigger, data: JSON, run: Callable[[], None], skip: Callable[[Optional[Failure]], None]
-) -> None:
+) -> Callable[[], None]:
     """Ask the condition of a trigger, if it has one.
 
     Args:
@@ -46,11 +46,14 @@ def check(
         data: What the condition gets.
         run: Called for a yes.
         skip: Called for a no, with the failure if it was one.
+
+    Returns:
+        What gives up waiting for the answer.
     """
     condition = trigger.text("condition_function_id")
     if condition is None:
         run()
-        return
+        return lambda: None
 
     def decide(outcome: Outcome) -> None:
         if isinstance(outcome, Failure):
@@ -61,7 +64,7 @@ def check(
         else:
             run()
 
-    router.call(condition, data, decide, namespace=trigger.namespace)
+    return router.call(condition, data, decide, namespace=trigger.namespace)
 
 
 def _logged(trigger: Trigger) -> Finish:

@@ -18,7 +18,7 @@ import logging
 import re
 import socket
 from contextlib import suppress
-from typing import Any, Optional, TypeVar, Union
+from typing import Any, Callable, Optional, TypeVar, Union
 from urllib.parse import parse_qsl
 
 from aiohttp import web
@@ -150,6 +150,7 @@ class _Exchange:
         self._download.take("read")
         self._pump: Optional[asyncio.Task[None]] = None
         self._deadline = 0.0
+        self._give_ups: list[Callable[[], None]] = []
 
     async def run(self, match: Match) -> web.StreamResponse:
         """Answer the request."""
@@ -176,7 +177,9 @@ class _Exchange:
         return await self._stream(head, answer.first)
 
     async def close(self) -> None:
-        """Let go of both channels; an upload that a function still reads is brought to its end."""
+        """Let go of both channels and of answers; an upload that a function still reads is brought to its end."""
+        for give_up in self._give_ups:
+            give_up()
         self._download.leave()
         if self._pump is not None:
             if self._pump.done() or not self._upload.paired or self._upload.abandoned:
@@ -253,7 +256,7 @@ class _Exchange:
             else:
                 _set(decided, failure(error))
 
-        check(self._router, self._trigger, data, lambda: _set(decided, None), skip)
+        self._give_ups.append(check(self._router, self._trigger, data, lambda: _set(decided, None), skip))
         try:
             return await asyncio.wait_for(decided, self._left())
         except asyncio.TimeoutError:
@@ -282,7 +285,8 @@ class _Exchange:
         def finish(result: Outcome) -> None:
             _set(outcome, result)
 
-        self._router.call(function_id, data, finish, namespace=self._trigger.namespace, metadata=metadata)
+        give_up = self._router.call(function_id, data, finish, namespace=self._trigger.namespace, metadata=metadata)
+        self._give_ups.append(give_up)
         return outcome
 
     def _left(self) -> float:

@@ -41,6 +41,12 @@ class Pending:
         self._forget(invocation)
         invocation.finish(result.error if result.error is not None else Success(result.result))
 
+    def give_up(self, invocation_id: str) -> None:
+        """Forget an invocation for which nobody waits any more; what it answers is dropped."""
+        invocation = self._by_id.get(invocation_id)
+        if invocation is not None:
+            self._forget(invocation)
+
     def remove(self, worker: Worker) -> list[Invocation]:
         """Forget everything a worker has to do with; return what others still wait for."""
         for invocation_id in list(worker.calls):

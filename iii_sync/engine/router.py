@@ -238,7 +238,7 @@ class Router(Registry):
         *,
         namespace: str = DEFAULT_NAMESPACE,
         metadata: JSON = None,
-    ) -> None:
+    ) -> Callable[[], None]:
         """Call a function in the name of the engine.
 
         Args:
@@ -247,5 +247,8 @@ class Router(Registry):
             finish: Takes the outcome, at once or later; ``None`` if nobody wants it.
             namespace: Where to look for the function.
             metadata: What travels beside the input.
+
+        Returns:
+            What gives up waiting: without it a call that nobody answers is remembered for as long as its worker lives.
         """
-        self._calls.call(function_id, data, finish, namespace=namespace, metadata=metadata)
+        return self._calls.call(function_id, data, finish, namespace=namespace, metadata=metadata)

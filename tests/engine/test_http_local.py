@@ -32,7 +32,7 @@ MIB = 1024 * 1024
 @pytest.fixture
 def owner() -> Iterator[Worker]:
     """A worker on an engine that waits for a response for a short time only."""
-    with serving_http(http_timeout=1.0) as address, worker(address.url) as owner:
+    with serving_http(http_timeout=1.0) as address, worker(address.url, name="owner") as owner:
         owner.http_url = address.http_url  # type: ignore[attr-defined]
         owner.url = address.url  # type: ignore[attr-defined]
         yield owner
@@ -48,15 +48,21 @@ class TestTime:
     """What happens when somebody is too slow."""
 
     def test_no_response(self, site: Site) -> None:
-        """The client gets a 504, and who responds afterwards gets nowhere."""
+        """The client gets a 504, nothing is remembered, and who responds afterwards gets nowhere."""
         site.route()
         response = in_thread(site.request)
         call = site.owner.invoked(site.function)
+        assert self.active(site) == 1
         answer = response()
         assert (answer.status, answer.body) == (504, b"")
+        assert self.active(site) == 0
         site.owner.answer(call, result={"late": 1})
         with pytest.raises(websocket.WebSocketBadStatusException, match="404"):
             websocket.create_connection(end_url(site.url, call["data"]["response"]))
+
+    def active(self, site: Site) -> Any:
+        """How many calls the owner of the site is serving."""
+        return site.owner.ask("engine::workers::info", {"name": "owner"})["worker"]["active_invocations"]
 
     def test_null_without_stream(self, site: Site) -> None:
         """A function that returns nothing and writes nothing is a 504 in the end."""
@@ -68,11 +74,13 @@ class TestTime:
         site.route(middleware_function_ids=[site.function])
         answer = site.request()
         assert (answer.status, answer.json["error"]["code"]) == (504, "MIDDLEWARE_TIMEOUT")
+        assert self.active(site) == 0
 
     def test_slow_condition(self, site: Site) -> None:
         """So is this."""
         site.route(condition_function_id=site.function)
         assert site.request().json["error"]["code"] == "CONDITION_TIMEOUT"
+        assert self.active(site) == 0
 
     def test_body_takes_its_time(self, site: Site) -> None:
         """The limit is for the head alone."""
