@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Callable, Optional
 
 from .bindings import Bindings
 from .frames import Failure
 from .inputs import Input
 from .jsontext import JSON, JsonObject, decode
-from .records import BuiltinError, Outcome, Success, Trigger
+from .records import BuiltinError, Outcome, Trigger
 from .router import Router
 from .streams import SERVICE, Streams, message
 
@@ -90,33 +90,50 @@ class Consumer:
             done()
             return
         if kind == "join":
-            self._join(subscription, iter(self._consumers.joins), done)
+            self._join(subscription, done)
         else:
             if kind == "leave":
                 self._subscriptions.pop(subscription.id, None)
                 self._announce_leave(subscription)
             done()
 
-    def _join(
-        self, subscription: _Subscription, handlers: Iterator[Trigger], done: Callable[[], None], refused: bool = False
-    ) -> None:
+    def _join(self, subscription: _Subscription, done: Callable[[], None]) -> None:
         """Ask every handler, one after the other; one that says no is enough."""
-        trigger = next(handlers, None)
-        if trigger is None:
+        handlers = iter(self._consumers.joins)
+        refused = asking = waiting = False
+
+        def ask() -> None:
+            nonlocal asking, waiting
+            # A handler that answers at once comes back here: a loop, not a recursion.
+            if asking:
+                return
+            asking = True
+            while not waiting:
+                trigger = next(handlers, None)
+                if trigger is None:
+                    decided()
+                    return
+                waiting = True
+                self._call(trigger, subscription, partial(answered, trigger))
+            asking = False
+
+        def answered(trigger: Trigger, outcome: Outcome) -> None:
+            nonlocal refused, waiting
+            if isinstance(outcome, Failure):
+                _logger.warning("trigger %s: %s failed: %s", trigger.id, trigger.function_id, outcome.message)
+            elif _refuses(outcome.value):
+                refused = True
+            waiting = False
+            ask()
+
+        def decided() -> None:
             if refused:
                 self._send(self._message(subscription, {"type": "unauthorized"}))
                 done()
             else:
                 self._follow(subscription, done)
-            return
 
-        def decide(outcome: Outcome) -> None:
-            no = isinstance(outcome, Success) and _refuses(outcome.value)
-            if isinstance(outcome, Failure):
-                _logger.warning("trigger %s: %s failed: %s", trigger.id, trigger.function_id, outcome.message)
-            self._join(subscription, handlers, done, refused or no)
-
-        self._call(trigger, subscription, decide)
+        ask()
 
     def _follow(self, subscription: _Subscription, done: Callable[[], None]) -> None:
         if self not in self._consumers.all:  # it has gone while a handler was asked

@@ -19,6 +19,9 @@ from .sockets import LostError, Socket
 HIGH_WATER = 8 * 1024 * 1024
 """Bytes that may wait for a consumer that does not read; then it is dropped."""
 
+WAITING = 64 * 1024
+"""Characters of messages that wait for the one before them; with more the consumer is not read from."""
+
 _LINGER = 1.0
 
 _logger = logging.getLogger("iii_sync.engine")
@@ -71,7 +74,7 @@ class ConsumerServer:
         self._reception.serve(request.transport)
         self._sockets.add(connection)
         try:
-            await _Visit(connection).run(self._consumers)
+            await _Visit(connection, self._consumers).run()
         finally:
             self._sockets.discard(connection)
             connection.hang_up()
@@ -79,38 +82,68 @@ class ConsumerServer:
 
 
 class _Visit:
-    """One connection."""
+    """One connection. It is read while a message waits for the answer of a function: its end must be noticed."""
 
-    def __init__(self, connection: Socket) -> None:
+    def __init__(self, connection: Socket, consumers: Consumers) -> None:
         self._socket = connection
+        self._consumer = Consumer(consumers, self._send)
+        self._waiting: deque[str] = deque()
+        self._waiting_size = 0
+        self._handling = False
+        self._free = True
+        self._room = asyncio.Event()
+        self._room.set()
         self._queue: deque[bytes] = deque()
         self._bytes = 0
         self._wake = asyncio.Event()
 
-    async def run(self, consumers: Consumers) -> None:
-        consumer = Consumer(consumers, self._send)
+    async def run(self) -> None:
         writer = asyncio.ensure_future(self._write())
         try:
             with suppress(LostError):
-                await self._read(consumer)
+                await self._read()
         finally:
-            consumer.close()
+            self._waiting.clear()
+            self._consumer.close()
             writer.cancel()
             with suppress(asyncio.CancelledError):
                 await writer
 
-    async def _read(self, consumer: Consumer) -> None:
+    async def _read(self) -> None:
         while True:
+            await self._room.wait()
             kind, data, _ = await self._socket.next()
             if kind is WSMsgType.TEXT:
-                done = asyncio.Event()
-                consumer.receive(data, done.set)
-                await done.wait()
+                self._waiting.append(data)
+                self._waiting_size += len(data)
+                if self._waiting_size > WAITING:
+                    self._room.clear()
+                self._handle()
             elif kind is WSMsgType.PING:
                 await self._socket.send(bytes(data), WSMsgType.PONG)
             elif kind is WSMsgType.CLOSE:
                 await self._socket.send_close(int(data))
                 return
+
+    def _handle(self) -> None:
+        # What is done with at once comes back here: a loop, not a recursion.
+        if self._handling:
+            return
+        self._handling = True
+        try:
+            while self._waiting and self._free:
+                self._free = False
+                data = self._waiting.popleft()
+                self._waiting_size -= len(data)
+                self._consumer.receive(data, self._done)
+        finally:
+            self._handling = False
+        if self._waiting_size <= WAITING:
+            self._room.set()
+
+    def _done(self) -> None:
+        self._free = True
+        self._handle()
 
     def _send(self, message: JsonObject) -> None:
         data = encode(message)

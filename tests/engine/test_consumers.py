@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
+import threading
 from collections.abc import Iterator
 from typing import Any, Callable
 
@@ -13,6 +14,11 @@ import websocket
 
 from iii_sync import Worker, errors
 from iii_sync.engine import LocalEngine
+from iii_sync.engine.consumers import Consumer, Consumers
+from iii_sync.engine.router import Router
+from iii_sync.engine.streams import Streams
+
+from .clients import Client
 
 WAIT = 20.0
 
@@ -168,6 +174,49 @@ def test_who_hears_of_it(follower: Follower, hears: Callable[..., queue.Queue[An
     assert left.get(timeout=WAIT)["subscription_id"] == "3"
 
 
+@pytest.mark.parametrize("engine_kind", ["local"], indirect=True)
+def test_one_that_leaves_while_it_is_asked_about(
+    follower: Follower, hears: Callable[..., queue.Queue[Any]], store: Setting
+) -> None:
+    """Does not wait for the answer, as it does on the real engine; it follows nothing any more."""
+    go = threading.Event()
+
+    def decide(data: Any) -> None:
+        if data["group_id"] == "slow":
+            go.wait(WAIT)
+
+    joined, left = hears("stream:join", decide), hears("stream:leave")
+    follower.send("join", "1", "open")
+    assert follower.next()[1]["type"] == "sync"
+    for number in range(3):
+        follower.send("join", f"slow-{number}", "slow")
+    assert [joined.get(timeout=WAIT)["group_id"] for _ in range(2)] == ["open", "slow"]
+    follower.socket.ping(b"you")
+    assert follower.socket.recv_data(control_frame=True) == (websocket.ABNF.OPCODE_PONG, b"you")
+    follower.socket.send(b"", websocket.ABNF.OPCODE_CLOSE)
+    opcode, _ = follower.socket.recv_data(control_frame=True)
+    assert opcode == websocket.ABNF.OPCODE_CLOSE
+    assert left.get(timeout=WAIT)["subscription_id"] == "1"
+    assert not go.is_set()
+    go.set()
+    store("open", "a", 1)
+    assert joined.empty() and left.empty()
+
+
+def test_what_is_sent_meanwhile(follower: Follower, hears: Callable[..., queue.Queue[Any]]) -> None:
+    """Waits in its order, more of it than is kept too."""
+    go = threading.Event()
+    joined = hears("stream:join", lambda data: go.wait(WAIT) and None)
+    follower.send("join", "first", "first")
+    joined.get(timeout=WAIT)
+    groups = [f"{number:03}" * 100 for number in range(300)]
+    for group in groups:
+        follower.send("join", "next", group)
+    go.set()
+    assert follower.next()[0] == ("first", None)
+    assert [follower.next()[0][0] for _ in groups] == groups
+
+
 def test_nonsense_is_ignored(follower: Follower) -> None:
     """And the next message is understood."""
     for text in ("{", "", "[]", "1", '{"type":"join"}', '{"type":"x","data":{}}', '{"type":"join","data":{"a":1}}'):
@@ -199,3 +248,19 @@ def test_pages_of_others_stay_out(in_process: bool) -> None:
                 Follower(engine.stream_url, "s", **header)
     with LocalEngine() as engine, pytest.raises(RuntimeError, match="stream_port=0"):
         engine.stream_url  # noqa: B018
+
+
+def test_many_handlers_that_are_not_there() -> None:
+    """All are asked, one after the other and not one within the other."""
+    router = Router()
+    consumers = Consumers(router, Streams(router))
+    client = Client(router, resolved=False)
+    router.pin(client.worker)
+    for number in range(2000):
+        client.send(type="registertrigger", id=f"t{number}", trigger_type="stream:join", function_id="none", config={})
+    told: list[Any] = []
+    done: list[None] = []
+    message = {"type": "join", "data": {"subscriptionId": "1", "streamName": "s", "groupId": "g"}}
+    Consumer(consumers, told.append).receive(json.dumps(message), lambda: done.append(None))
+    assert [item["event"]["type"] for item in told] == ["sync"]
+    assert len(done) == 1
