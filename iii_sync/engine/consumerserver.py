@@ -12,7 +12,7 @@ from aiohttp import WSMsgType, web
 
 from .consumers import Consumer, Consumers
 from .jsontext import JsonObject, encode
-from .origins import is_local_page, is_own_host
+from .origins import is_local_page, is_own_host, wrong_host
 from .reception import HANDSHAKE, Reception
 from .sockets import LostError, Socket
 
@@ -61,8 +61,9 @@ class ConsumerServer:
         await self._runner.cleanup()
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        if not is_own_host(request.headers.get("Host", ""), self._host, request.transport):
-            return web.Response(status=403, text="Host not allowed")
+        host = request.headers.get("Host", "")
+        if not is_own_host(host, self._host, request.transport):
+            return web.Response(status=421, text=wrong_host(host))
         # Pages under development come from another port of this machine.
         origin = request.headers.get("Origin")
         if origin is not None and not is_local_page(origin):

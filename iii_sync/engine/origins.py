@@ -25,6 +25,15 @@ def is_own_host(host: str, own: str, transport: Optional[asyncio.BaseTransport])
     return _is_loopback(name) or (local is not None and name == local[0])
 
 
+def wrong_host(host: str) -> str:
+    """Return what to say to a ``Host`` header that does not name this machine."""
+    name = _name(host)
+    return (
+        f"This engine does not answer to the name {name!r:.200}: any web page can make a name that leads here. Use the "
+        f"address of this machine, or have the engine listen under that name: --host {name:.200}"
+    )
+
+
 def is_same_host(origin: str, host: str) -> bool:
     """Tell whether an ``Origin`` header names the very server that the ``Host`` header names."""
     scheme, _, rest = origin.lower().partition("://")

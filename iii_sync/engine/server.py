@@ -23,7 +23,7 @@ from .guard import Guard
 from .heartbeat import Patience
 from .hub import Channel, Hub
 from .listeners import Listeners
-from .origins import is_own_host, is_same_host
+from .origins import is_own_host, is_same_host, wrong_host
 from .reception import HANDSHAKE, Reception
 from .rights import Rights
 from .router import Router
@@ -165,7 +165,7 @@ class Server:
         """Refuse web pages that are not served here."""
         host = request.headers.get("Host", "")
         if not is_own_host(host, self._host, request.transport):
-            return web.Response(status=403, text="Host not allowed")
+            return web.Response(status=421, text=wrong_host(host))
         origin = request.headers.get("Origin")
         if origin is not None and not is_same_host(origin, host):
             return web.Response(status=403, text="Origin not allowed")

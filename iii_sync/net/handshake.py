@@ -89,7 +89,13 @@ def _rejection(exc: Exception, client: Any, wire: _Wire, address: Address) -> Ha
         status = exc.status_code
         if status in (401, 403):
             return AuthenticationError(f"{address} refused the credentials of this worker: HTTP {status}", status)
-        return HandshakeRejectedError(f"{address} answered HTTP {status} instead of opening a WebSocket", status)
+        more = ""
+        if status == 421:  # as the local engine answers; its own words are not quoted either
+            more = (
+                f": it does not answer to the name {address.host!r}; give the address of its machine, or have it "
+                f"listen under that name (the local engine: --host {address.host})"
+            )
+        return HandshakeRejectedError(f"{address} answered HTTP {status} instead of opening a WebSocket{more}", status)
     if isinstance(exc, websocket.WebSocketConnectionClosedException):
         hint = f"; {tls.CLIENT_CERTIFICATE}" if address.secure else ""
         return _no_websocket(address, f"it closed the connection{hint}")

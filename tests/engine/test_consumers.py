@@ -243,8 +243,12 @@ def test_pages_of_others_stay_out(in_process: bool) -> None:
     with LocalEngine(stream_port=0, in_process=in_process) as engine:
         for origin in ("http://localhost:3000", "http://127.0.0.1:8080", "http://[::1]"):
             Follower(engine.stream_url, "s", origin=origin).close()
-        for header in ({"origin": "http://evil.example"}, {"origin": "null"}, {"host": "evil.example"}):
-            with pytest.raises(websocket.WebSocketBadStatusException, match="403"):
+        for header, status in (
+            ({"origin": "http://evil.example"}, "403"),
+            ({"origin": "null"}, "403"),
+            ({"host": "evil.example"}, "421"),
+        ):
+            with pytest.raises(websocket.WebSocketBadStatusException, match=status):
                 Follower(engine.stream_url, "s", **header)
     with LocalEngine() as engine, pytest.raises(RuntimeError, match="stream_port=0"):
         engine.stream_url  # noqa: B018

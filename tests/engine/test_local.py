@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import websocket
 
+from iii_sync import errors, register_worker
 from iii_sync.engine import LocalEngine
 from iii_sync.engine.main import run
 
@@ -190,6 +191,21 @@ class TestThread:
             assert engine.url == f"ws://127.0.0.1:{engine.port}"
             with worker(engine.url) as client:
                 client.sync()
+
+    def test_another_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A worker that comes by a name the engine does not know hears of the name, and what to do."""
+        look_up = socket.getaddrinfo
+
+        def resolve(name: Any, *more: Any, **options: Any) -> Any:
+            return look_up("127.0.0.1" if name in ("engine.example", b"engine.example") else name, *more, **options)
+
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+        with LocalEngine("0.0.0.0") as engine:
+            with pytest.raises(errors.HandshakeRejectedError, match="--host engine.example") as caught:
+                register_worker(f"ws://engine.example:{engine.port}")
+            assert (type(caught.value), caught.value.status) == (errors.HandshakeRejectedError, 421)
+        with LocalEngine("engine.example") as engine:
+            register_worker(engine.url).shutdown()
 
     @posix_only
     def test_fork(self) -> None:
