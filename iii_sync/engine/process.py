@@ -18,7 +18,7 @@ from .listeners import Plan
 from .ports import Ports
 
 _LISTENING = re.compile(
-    r"listening on ws://\S*:(\d+)"
+    r"^iii_sync engine listening on ws://\S*:(\d+)"
     r"(?:, HTTP triggers on http://\S*:(\d+))?"
     r"(?:, streams on ws://\S*:(\d+))?"
     r"(?:, guarded on ws://\S*:(\d+))?$"
@@ -86,22 +86,27 @@ class EngineProcess:
         lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         # A pipe cannot be read with a deadline on every platform; the thread ends with the process.
         threading.Thread(
-            target=_read_line, args=(self._process.stdout, lines), name="iii-engine-start", daemon=True
+            target=_read_lines, args=(self._process.stdout, lines), name="iii-engine-start", daemon=True
         ).start()
         deadline = time.monotonic() + timeout
         try:
             line = lines.get(timeout=max(0.0, deadline - time.monotonic())).strip()
         except queue.Empty:
             raise TimeoutError(f"the local engine did not start within {timeout:g} seconds") from None
-        match = _LISTENING.search(line)
+        match = _LISTENING.match(line)
         if match is None:
             raise OSError(line or "the process of the local engine ended before it listened")
         workers, *others = match.groups()
         return Ports(int(workers), *(None if port is None else int(port) for port in others))
 
 
-def _read_line(pipe: IO[str], lines: queue.SimpleQueue[str]) -> None:
-    line = ""
+def _read_lines(pipe: IO[str], lines: queue.SimpleQueue[str]) -> None:
+    """Put the line that says where it listens, or the last one of a process that ends before."""
+    last = ""
     with suppress(OSError, ValueError):
-        line = pipe.readline()
-    lines.put(line)
+        # What else there is comes from others: a sitecustomize that prints.
+        for line in pipe:
+            last = line
+            if _LISTENING.match(line.strip()):
+                break
+    lines.put(last)

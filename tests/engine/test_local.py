@@ -274,6 +274,17 @@ class TestProcess:
             with pytest.raises(BROKEN):
                 receive_frame(peer)
 
+    def test_another_says_something_first(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy_port: int
+    ) -> None:
+        """A module that Python imports at its start may print; what the engine itself says counts."""
+        (tmp_path / "sitecustomize.py").write_text("print('hello')\nprint('listening on ws://nowhere:1')\n")
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        with LocalEngine(in_process=False, timeout=30) as engine, worker(engine.url) as client:
+            client.sync()
+        with pytest.raises(OSError, match=f"^cannot listen on 127.0.0.1 port {busy_port}"):
+            LocalEngine(port=busy_port, in_process=False, timeout=30).start()
+
 
 class TestForeground:
     """``python -m iii_sync engine``."""
