@@ -10,6 +10,7 @@ from typing import Any, Optional
 import click
 
 from .options import Decorator
+from .pieces import pieces_of, standard_input
 
 __all__ = ["payload_argument", "print_json", "read_object", "read_payload"]
 
@@ -27,11 +28,16 @@ def read_payload(text: Optional[str]) -> Any:
     if text is None:
         return None
     try:
-        return json.loads(sys.stdin.buffer.read() if text == "-" else text)
+        return json.loads(_standard_input() if text == "-" else text)
     except (ValueError, RecursionError) as error:  # of a wrong encoding, too
         place = "standard input" if text == "-" else "the payload"
         hint = ": a text needs its quotes, '\"like this\"'" if re.match(r"[^\W\d]", text) else ""
         raise click.UsageError(f"{place} is not JSON{hint} ({error})") from None
+
+
+def _standard_input() -> bytes:
+    with standard_input() as file:
+        return b"".join(map(bytes, pieces_of(file)))
 
 
 def read_object(text: Optional[str], key: str) -> dict[str, Any]:

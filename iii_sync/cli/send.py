@@ -16,7 +16,7 @@ from ..errors import ChannelBrokenError
 from . import options
 from .connecting import connected
 from .jsontext import payload_argument, print_json, read_object
-from .pieces import pieces_of
+from .pieces import pieces_of, standard_input
 from .progress import progress_bar, terminal_can_show_bars
 
 __all__ = ["command"]
@@ -72,7 +72,7 @@ def command(
 def _open(stack: contextlib.ExitStack, path: str) -> tuple[IO[bytes], Optional[int]]:
     """Open what is to be sent; return it with its size, if that is known."""
     if path == "-":
-        file: IO[bytes] = open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
+        file = standard_input()
     else:
         file = open(path, "rb", buffering=0)
     stack.enter_context(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -32,6 +33,19 @@ def assert_one_line(err: str) -> None:
     """An error as a user wants to see it."""
     assert err.startswith("iii-sync: ")
     assert err.count("\n") == 1
+
+
+@contextlib.contextmanager
+def pipe(blocking: bool) -> Iterator[tuple[int, int]]:
+    """Make a pipe whose end for reading, wherever it is inherited, blocks or does not; and close both ends."""
+    reading, writing = os.pipe()
+    try:
+        if not blocking:
+            os.set_blocking(reading, False)
+        yield reading, writing
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 class Start(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -17,7 +18,8 @@ from iii_sync import Worker, register_worker
 
 from ..support.rawserver import RawPeer, raw_server
 from ..support.terminal import terminal
-from .conftest import Start, assert_one_line, finish
+from ..support.waiting import wait_until
+from .conftest import Start, assert_one_line, finish, pipe
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="signals, terminals")
 
@@ -45,6 +47,16 @@ class TestPayload:
             assert json.loads(out) == json.loads(payload)
             assert out.count("\n") == 1
             assert out.isascii() == payload.isascii()
+
+    @posix_only
+    def test_standard_input_that_does_not_block(self, start: Start, engine_url: str, echo: str) -> None:
+        """What is not there yet is waited for."""
+        with pipe(blocking=False) as (reading, writing):
+            process = start("call", echo, "-", url=engine_url, stdin=reading)
+            os.write(writing, b"[1,")
+            wait_until(lambda: not select.select([reading], [], [], 0)[0], "a reader")
+            os.write(writing, b" 2]")
+        assert finish(process) == (0, "[1, 2]\n", "")
 
     def test_no_payload_is_null(self, start: Start, engine_url: str, echo: str) -> None:
         """As in the API."""

@@ -22,7 +22,7 @@ from iii_sync import Worker, register_worker
 
 from ..support.engines import killable_engine
 from ..support.terminal import terminal
-from .conftest import Start, assert_one_line, finish
+from .conftest import Start, assert_one_line, finish, pipe
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="signals, named pipes, terminals")
 
@@ -150,14 +150,16 @@ class TestSend:
         assert status == 0
         assert json.loads(out)["rest"] == {"name": "x"}
 
-    def test_arrives_while_it_is_still_growing(self, start: Start, engine_url: str, functions: Functions) -> None:
-        """A line is sent when it is there."""
-        process = start("send", functions.live_take, "-", url=engine_url, stdin=subprocess.PIPE)
-        assert process.stdin is not None
-        for line in ("one\n", "two\n"):
-            process.stdin.write(line)
-            process.stdin.flush()
-            assert functions.events.get(timeout=WAIT) == line.encode()
+    @pytest.mark.parametrize("blocking", [True, pytest.param(False, marks=posix_only)])
+    def test_arrives_while_it_is_still_growing(
+        self, start: Start, engine_url: str, functions: Functions, blocking: bool
+    ) -> None:
+        """A line is sent when it is there, however standard input says that none is yet."""
+        with pipe(blocking) as (reading, writing):
+            process = start("send", functions.live_take, "-", url=engine_url, stdin=reading)
+            for line in (b"one\n", b"two\n"):
+                os.write(writing, line)
+                assert functions.events.get(timeout=WAIT) == line
         assert finish(process) == (0, "null\n", "")
         assert functions.events.get(timeout=WAIT) == "end"
 
