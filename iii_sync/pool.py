@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import sys
 import threading
 import time
 from collections import deque
@@ -98,14 +99,15 @@ class HandlerPool:
         mailbox: queue.SimpleQueue[Optional[Task]] = queue.SimpleQueue()
         mailbox.put(task)
         thread = threading.Thread(target=self._work, args=(mailbox,), name=f"{self._name}-{self._started}", daemon=True)
-        self._threads.add(thread)
+        handled = sys.exc_info()[1]
         try:
+            self._threads.add(thread)
             thread.start()
-        except RuntimeError:
-            self._threads.discard(thread)
-            return False
-        except BaseException:
+        except BaseException as exc:
             self._threads.discard(thread)  # if it runs all the same, it counts itself
+            # Ctrl-C makes the Condition in start() raise a RuntimeError, too: then the thread has the task.
+            if isinstance(exc, RuntimeError) and exc.__context__ is handled:
+                return False
             raise
         return True
 
@@ -136,11 +138,15 @@ class HandlerPool:
         try:
             task = mailbox.get(timeout=self._idle_timeout)
         except queue.Empty:
-            with self._lock:
-                if mailbox in self._idle:
-                    del self._idle[mailbox]
-                    return None
-            task = mailbox.get()  # it was dispatched to us just now
+            task = None
         with self._lock:
             self._idle.pop(mailbox, None)
+            # From here on nothing is put into it. What is still there came as the time was over, or is a second task
+            # behind one whose handing over was interrupted: not ours, for ours may wait for it.
+            while not mailbox.empty():
+                more = mailbox.get()
+                if task is None:
+                    task = more
+                elif more is not None and not self._dispatch(more):
+                    self._backlog.append(more)
         return task
