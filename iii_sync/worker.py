@@ -902,11 +902,12 @@ class Worker:
         """
         self._check_process()
         seconds("timeout", timeout)
-        from .signals import terminating
+        from .signals import until_terminated
 
         # Through the reader thread: a signal handler runs amid the very call that holds the event's lock.
-        with terminating(lambda: self._loop.call_soon(self._stop_waiting.set)):
-            stopped = self._stop_waiting.wait(timeout)
+        stopped = until_terminated(
+            lambda: self._loop.call_soon(self._stop_waiting.set), lambda: self._stop_waiting.wait(timeout)
+        )
         if self._session.fatal is not None:
             raise fresh(self._session.fatal)
         return stopped

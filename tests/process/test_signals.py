@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import signal
+import sys
+import threading
 import time
 
 import pytest
 
-from ..support.process import Script
+from iii_sync import register_worker
+
+from ..support.interrupts import Interrupter
+from ..support.process import WAIT, Script
+
+every_step = pytest.mark.skipif(sys.version_info < (3, 10), reason="3.9 looks for signals where no lock is safe")
 
 #: Waits that need a stage of their own. Each blocks in its last line.
 INTERRUPTED = {
@@ -216,6 +223,54 @@ def test_a_second_sigterm_does_not_wait(engine_url: str) -> None:
     script.until("leaving")
     script.send(signal.SIGTERM)
     assert script.end() == -signal.SIGTERM
+
+
+@every_step
+def test_sigterm_is_never_swallowed_by_a_wait_that_ctrl_c_has_ended(
+    local_engine_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the interruption has kept from being done: SIGTERM ends the process, and at once so."""
+    ended: list[int] = []
+    monkeypatch.setattr(signal, "raise_signal", ended.append)
+    interrupter, at = Interrupter(), 0
+    with register_worker(local_engine_url) as worker:
+        worker.wait(0.001)  # what it needs is imported now
+
+        def wait() -> None:
+            try:
+                worker.wait(0.001)
+            except KeyboardInterrupt:  # what it came through lives on meanwhile
+                handler = signal.getsignal(signal.SIGTERM)
+                if callable(handler):
+                    ended.clear()
+                    handler(signal.SIGTERM, None)
+                    assert ended == [signal.SIGTERM], interrupter.where
+                assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+                raise
+
+        while interrupter.interrupt(at, wait):
+            assert "->" not in interrupter.where, interrupter.where
+            at += 1
+    assert at > 50
+
+
+@every_step
+def test_a_wait_behind_one_that_ctrl_c_has_ended_is_ended_by_sigterm(
+    local_engine_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In order, although the handler of the first may still be set."""
+    monkeypatch.setattr(signal, "raise_signal", lambda number: None)  # a failure must not end the tests
+    interrupter, at = Interrupter(), 0
+    while True:
+        with register_worker(local_engine_url) as worker:
+            interrupted = interrupter.interrupt(at, lambda worker=worker: worker.wait(0.001))  # type: ignore[misc]
+            later = threading.Timer(0.01, signal.pthread_kill, (threading.main_thread().ident, signal.SIGTERM))
+            later.start()
+            assert worker.wait(5) is True, interrupter.where
+            later.join(WAIT)
+        if not interrupted:
+            break
+        at += 7
 
 
 def test_sigterm_outside_wait_and_the_handlers_of_others_are_left_alone(engine_url: str) -> None:
