@@ -17,6 +17,7 @@ import pytest
 from iii_sync import Call, FunctionRef, TriggerAction, Worker, errors, register_worker
 
 from .support.exceptions import Untellable
+from .support.threads import in_thread
 
 WAIT = 20.0
 
@@ -250,6 +251,31 @@ def test_a_submitted_call_has_a_timeout_of_its_own(worker: Worker, peer: Worker,
     assert not lasting.done()
     release.set()
     assert lasting.result(WAIT) is True
+
+
+@pytest.mark.parametrize("seconds", [-1, -0.5, 0])
+def test_a_result_for_which_there_is_no_time_left(worker: Worker, peer: Worker, unique: Unique, seconds: float) -> None:
+    """``end - time.monotonic()`` is less than nothing at times: that is no wait, as for any future."""
+    go_on = threading.Event()
+    function = peer.register_function(unique("slow"), lambda data: go_on.wait(WAIT))
+    call = worker.submit(function.id)
+    try:
+        for ask in (call.result, call.exception):
+            with pytest.raises(errors.CallTimeout):
+                in_thread(lambda ask=ask: ask(seconds), wait=5)()  # type: ignore[misc]
+    finally:
+        go_on.set()
+    assert call.result(WAIT) is True
+    assert call.result(seconds) is True
+
+
+def test_a_call_with_a_timeout_takes_no_thread_when_it_is_answered(worker: Worker, echo: str) -> None:
+    """Only the timer is cancelled."""
+    threads = worker._pool.threads
+    assert [worker.submit(echo, number, timeout=WAIT).result(WAIT) for number in range(3)] == [0, 1, 2]
+    assert list(worker.map(echo, range(3), timeout=WAIT)) == [0, 1, 2]
+    worker._pool.drain(WAIT)
+    assert worker._pool.threads == threads == 0
 
 
 def test_a_call_is_a_future(worker: Worker, echo: str) -> None:
