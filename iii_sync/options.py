@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, TypedDict
 
 from .arguments import flag, integer, number, text
 from .errors import ConfigurationError
-from .fields import check_name, check_value
 from .net.address import Address
 from .net.proxy import Proxy
 from .net.tls import check_context, default_context
@@ -164,6 +163,8 @@ class InitOptions:
         token = (os.environ.get("III_TOKEN") or "").strip()
         if token and not any(name.lower() == "authorization" for name in headers):
             headers["Authorization"] = f"Bearer {token}"
+            from .fields import check_value  # not everybody has a token
+
             try:
                 check_value("Authorization", headers["Authorization"])
             except ValueError:
@@ -192,6 +193,8 @@ def _check_headers(headers: object) -> None:
     """Refuse what cannot be a header, without showing a value: it may be a secret."""
     if headers is None:
         return
+    from .fields import check_name, check_value  # not everybody has headers
+
     if not isinstance(headers, Mapping):
         raise ConfigurationError(f"headers is a {type(headers).__name__}; give a dictionary of names and values")
     names = set()
