@@ -21,7 +21,7 @@ __all__ = ["FormPart", "parts_of"]
 #: Bytes of the body that are parsed at a time: what a form takes of memory, whatever its size.
 _PIECE = 64 * 1024
 
-#: How some clients spell a name that is not in ASCII (RFC 8187), which the parser of options leaves out.
+#: How some clients spell a name that is not in ASCII (RFC 8187); only old versions of the parser of options read it.
 _EXTENDED = re.compile(r""";\s*filename\*\s*=\s*([\w-]+)'[^']*'([^\s;"]+)""", re.IGNORECASE)
 
 #: Bytes that the header fields of one part may have.
@@ -249,7 +249,8 @@ def _names(disposition: str) -> tuple[str, Optional[str]]:
     if "name" not in options:
         raise HttpError(400, "a part of the form has no name")
     filename = options.get("filename")
-    if filename is None and (extended := _EXTENDED.search(disposition)) is not None:
+    extended = _EXTENDED.search(disposition)
+    if extended is not None:
         encoding = "latin-1" if extended[1].lower() == "iso-8859-1" else "utf-8"
         filename = unquote(extended[2], encoding, "replace")
     if filename is not None:
