@@ -27,8 +27,9 @@ def json_schema(name: str, given: Any, *, returned: bool = False) -> Any:
     from . import schema  # not before somebody has types
 
     try:
-        found = schema.shape(given, returned=returned)
-    except TypeError as exc:
+        # Names in quotes mean nothing here: this is nobody's annotation.
+        found = None if isinstance(given, str) else schema.shape(given, returned=returned)
+    except (NameError, TypeError) as exc:
         raise ConfigurationError(f"{name}: {exc}") from None
     if found is not None:
         return messages.check(found.schema, name)

@@ -147,6 +147,10 @@ def test_bad_registration_details_are_refused(worker: Worker, unique: Unique) ->
                 worker.register_function(unique("bad"), print, **{name: wrong})  # type: ignore[arg-type]
     with pytest.raises(errors.ConfigurationError, match="request_format: set is nothing that a JSON value can become"):
         worker.register_function(unique("bad"), print, request_format=list[set])  # type: ignore[type-arg]
+    with pytest.raises(errors.ConfigurationError, match="request_format: NotThere: NameError"):
+        worker.register_function(unique("bad"), print, request_format=list.__class_getitem__("NotThere"))
+    with pytest.raises(errors.ConfigurationError, match="request_format='int': give a JSON Schema"):
+        worker.register_function(unique("bad"), print, request_format="int")
     for description in (5, ["one line"], b"one line"):
         with pytest.raises(errors.ConfigurationError, match="description=.* must be text"):
             worker.register_function(unique("bad"), print, description=description)  # type: ignore[arg-type]
