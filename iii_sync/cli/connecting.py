@@ -10,9 +10,11 @@ from typing import Optional
 
 from iii_sync import Worker, register_worker
 
+from ..errors import AuthenticationError, ConnectFailedError, ConnectTimeout, HandshakeRejectedError
+from .failures import UnreachableError
 from .options import is_verbose
 
-__all__ = ["connected", "hushed"]
+__all__ = ["connected", "hushed", "reaching"]
 
 
 @contextlib.contextmanager
@@ -24,8 +26,25 @@ def connected(url: Optional[str]) -> Iterator[Worker]:
     """
     # The name that a supervisor gives to its worker is not for the commands that are run beside it.
     os.environ.pop("III_WORKER_NAME", None)
-    with hushed(), register_worker(url, worker_description="iii-sync, the command line") as worker:
-        yield worker
+    with hushed():
+        with reaching():
+            worker = register_worker(url, worker_description="iii-sync, the command line")
+        with worker:
+            yield worker
+
+
+@contextlib.contextmanager
+def reaching() -> Iterator[None]:
+    """Have the errors of a first connection end a command with the exit code that says that nothing was called.
+
+    Of later connections, and of those of channels, there are the same errors, when a function may be running already.
+    """
+    try:
+        yield
+    except AuthenticationError:
+        raise
+    except (ConnectFailedError, ConnectTimeout, HandshakeRejectedError) as error:
+        raise UnreachableError(str(error)) from error
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from iii_sync import Call, Worker, register_worker
 from ..engine import LocalEngine
 from ..errors import ChannelError, IIISyncError
 from . import data
-from .connecting import hushed
+from .connecting import hushed, reaching
 from .demo_process import WorkerProcess
 from .failures import CommandFailed
 from .options import as_size
@@ -88,7 +88,8 @@ def _run(path: Optional[str], generated: int) -> int:
             url = engine.url
         prefix = f"iii-sync-demo-{uuid.uuid4().hex[:12]}"
         child = stack.enter_context(WorkerProcess(url, prefix))
-        worker = stack.enter_context(register_worker(url, channel_timeout=_SILENCE))
+        with reaching():
+            worker = stack.enter_context(register_worker(url, channel_timeout=_SILENCE))
         failure = child.wait_until_ready()
         if failure is not None:
             raise CommandFailed(f"the worker process did not start: {failure}")

@@ -8,16 +8,18 @@ from typing import Optional
 
 import click
 
-from ..errors import (
-    AuthenticationError,
-    ConnectFailedError,
-    ConnectTimeout,
-    HandshakeRejectedError,
-    IIISyncError,
-    InvocationError,
-)
+from ..errors import IIISyncError, InvocationError
 
-__all__ = ["EXIT_CODES", "FAILED", "INTERRUPTED", "CommandFailed", "let_go_of_output", "report", "visible"]
+__all__ = [
+    "EXIT_CODES",
+    "FAILED",
+    "INTERRUPTED",
+    "CommandFailed",
+    "UnreachableError",
+    "let_go_of_output",
+    "report",
+    "visible",
+]
 
 FAILED = 1
 WRONG_USAGE = 2
@@ -41,6 +43,10 @@ _EXTRAS = ("aiohttp", "croniter", "tqdm")
 
 class CommandFailed(Exception):
     """Something that a command noticed by itself; the message is for the user."""
+
+
+class UnreachableError(CommandFailed):
+    """No engine could be reached, before anything was called."""
 
 
 def visible(text: str) -> str:
@@ -70,9 +76,7 @@ def _exit_code(error: BaseException) -> int:
     """Return the exit code that stands for an error."""
     if isinstance(error, click.UsageError):
         return WRONG_USAGE
-    if isinstance(error, (ConnectFailedError, ConnectTimeout, HandshakeRejectedError)):
-        return FAILED if isinstance(error, AuthenticationError) else UNREACHABLE
-    return FAILED
+    return UNREACHABLE if isinstance(error, UnreachableError) else FAILED
 
 
 def report(error: BaseException, *, verbose: bool = False) -> int:

@@ -18,6 +18,7 @@ from iii_sync import Worker
 from ..errors import EngineConnectionError, EngineTimeoutError
 from ..signals import terminating
 from . import options
+from .connecting import reaching
 from .failures import FAILED, CommandFailed
 
 __all__ = ["command"]
@@ -60,7 +61,8 @@ def command(target: str, url: Optional[str], namespace: Optional[str]) -> int:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        worker = _worker(_module(name), attribute or "worker", name)
+        with reaching():
+            worker = _worker(_module(name), attribute or "worker", name)
     except (CommandFailed, EngineConnectionError, EngineTimeoutError):
         raise
     except Exception as error:
