@@ -1,4 +1,4 @@
-"""SIGTERM, while a program waits to be ended."""
+"""SIGTERM and its like, while a program waits to be ended."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def until_terminated(ask_to_end: Callable[[], object], wait: Callable[[], T]) ->
 
 
 @contextlib.contextmanager
-def terminating(ask_to_end: Callable[[], object]) -> Iterator[None]:
-    """Have SIGTERM call ``ask_to_end`` like :func:`until_terminated`; for programs that end with Ctrl-C."""
-    handler = _Handler(ask_to_end)
+def terminating(ask_to_end: Callable[[], object], number: int = signal.SIGTERM) -> Iterator[None]:
+    """Have a signal call ``ask_to_end`` as in :func:`until_terminated`; for programs that end with Ctrl-C."""
+    handler = _Handler(ask_to_end, number)
     try:
         handler.set()
         yield
@@ -44,15 +44,16 @@ def terminating(ask_to_end: Callable[[], object]) -> Iterator[None]:
 
 
 class _Handler:
-    """What SIGTERM does instead of killing the process, where nobody else has set anything.
+    """What SIGTERM, or another signal, does instead of killing the process, where nobody else has set anything.
 
     Attributes:
-        asks: Whether it does. If not, an interruption has left it behind, and SIGTERM does again what it does by
+        asks: Whether it does. If not, an interruption has left it behind, and the signal does again what it does by
             default.
     """
 
-    def __init__(self, ask_to_end: Callable[[], object]) -> None:
+    def __init__(self, ask_to_end: Callable[[], object], number: int = signal.SIGTERM) -> None:
         self._ask_to_end = ask_to_end
+        self._number = number
         self._set = False
         self.asks = False
 
@@ -60,21 +61,21 @@ class _Handler:
         self.asks = True
         if threading.current_thread() is not threading.main_thread():
             return
-        known = signal.getsignal(signal.SIGTERM)
+        known = signal.getsignal(self._number)
         if known == signal.SIG_DFL or (isinstance(known, _Handler) and not known.asks):
             self._set = True
             try:
-                signal.signal(signal.SIGTERM, self)
+                signal.signal(self._number, self)
             except ValueError:
                 self._set = False  # the main thread of another interpreter than the main one
 
     def unset(self) -> None:
         if self._set:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(self._number, signal.SIG_DFL)
 
     def __call__(self, number: int, frame: object) -> None:
         if self.asks:
             self._ask_to_end()
         else:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.raise_signal(signal.SIGTERM)
+            signal.signal(self._number, signal.SIG_DFL)
+            signal.raise_signal(self._number)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+from functools import partial
 from typing import IO, Any, Optional
 
 import click
@@ -25,6 +27,9 @@ examples:
   iii-sync get reports::yearly '{"year": 2026}' -o report.csv
   iii-sync get archive::fetch | tar -xz
 """
+
+#: What tells a process to end: whoever stops it, and the terminal that goes.
+_ENDS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 @click.command("get", epilog=_EPILOG)
@@ -62,7 +67,8 @@ def command(
     to_file = output != "-"
     shown = not quiet and (to_file or not sys.stdout.isatty()) and terminal_can_show_bars("cli")
     with contextlib.ExitStack() as stack:
-        stack.enter_context(terminating(_end))
+        for number in _ENDS:
+            stack.enter_context(terminating(partial(_end, number), number))
         target = stack.enter_context(replacing(output) if to_file else _standard_output())
         worker = stack.enter_context(connected(url))
         title = os.path.basename(output) if to_file else function
@@ -88,6 +94,6 @@ def _standard_output() -> contextlib.AbstractContextManager[IO[bytes]]:
     return contextlib.nullcontext(sys.stdout.buffer)
 
 
-def _end() -> Any:
-    """Let SIGTERM, too, take away the file that is not whole."""
-    raise SystemExit(143)
+def _end(number: int) -> Any:
+    """Let signals, too, take away the file that is not whole."""
+    raise SystemExit(128 + number)  # as a shell tells it

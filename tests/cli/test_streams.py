@@ -19,6 +19,7 @@ from typing import Any, Callable
 import pytest
 
 from iii_sync import Worker, register_worker
+from iii_sync.cli.replacing import replacing
 from iii_sync.testing import FaultProxy
 
 from ..support.engines import killable_engine
@@ -322,7 +323,7 @@ class TestGet:
 
     @posix_only
     @pytest.mark.parametrize("waiting", ["live", "says_nothing"])
-    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
     def test_signals_leave_no_file(
         self,
         start: Start,
@@ -330,17 +331,17 @@ class TestGet:
         functions: Functions,
         folder: Path,
         waiting: str,
-        number: signal.Signals,
-        code: int,
+        name: str,
     ) -> None:
         """Amid the stream and before its first byte."""
+        number = getattr(signal, name)
         process = start("get", getattr(functions, waiting), "-o", "got", url=engine_url, cwd=folder)
         assert functions.events.get(timeout=WAIT) == "begun"
         (part,) = os.listdir(folder)
         assert part.startswith("got.")
         assert part.endswith(".part")
         process.send_signal(number)
-        assert finish(process) == (code, "", "")
+        assert finish(process) == (128 + number, "", "")
         assert os.listdir(folder) == []
 
     def test_an_engine_that_dies(self, start: Start, engine_kind: str, folder: Path) -> None:
@@ -401,8 +402,28 @@ class TestGet:
         assert (folder / "pipe").is_fifo()
         assert finish(start("get", functions.give, "-o", os.devnull, url=engine_url)) == (0, "", "")
         assert Path(os.devnull).is_char_device()
+        for output in ("/dev/stdout", "/dev/fd/1"):
+            process = start("get", functions.give, '{"size": 3}', "-o", output, url=engine_url)
+            assert process.stdout is not None
+            assert os.read(process.stdout.fileno(), 10) == functions.content[:3]
+            assert finish(process) == (0, "", "")
 
-    @pytest.mark.parametrize("name", ["no-such-folder/got", "."])
+    def test_long_names(self, start: Start, engine_url: str, functions: Functions, folder: Path) -> None:
+        """As long as the file system has them, which counts bytes."""
+        for name in ("n" * 255, "ü" * 127):
+            arguments = ["get", functions.give, '{"size": 1}', "-o", name]
+            assert finish(start(*arguments, url=engine_url, cwd=folder)) == (0, "", "")
+        assert set(os.listdir(folder)) == {"n" * 255, "ü" * 127}
+
+    def test_read_only(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What nobody may write to is not replaced either."""
+        (folder / "got").write_bytes(b"the old one")
+        monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # root may do everything
+        with pytest.raises(PermissionError, match="got"), replacing(str(folder / "got")):
+            raise AssertionError
+        assert os.listdir(folder) == ["got"]
+
+    @pytest.mark.parametrize("name", ["no-such-folder/got", ".", "no-such-folder/", ""])
     def test_no_place(self, start: Start, folder: Path, name: str) -> None:
         """Seen before anything is connected."""
         status, out, err = finish(start("get", "f", "-o", name, url="ws://127.0.0.1:1", cwd=folder))
