@@ -10,10 +10,12 @@ from importlib import metadata
 import click
 
 from .._version import __version__
+from ..errors import ConfigurationError
 from ..net import direct
 from ..net.connect import Address
 from ..options import address_from_environment
 from ..wire import mask
+from .failures import visible
 
 __all__ = ["command"]
 
@@ -49,7 +51,7 @@ def command() -> None:
         "TLS": ssl.OPENSSL_VERSION,
         "masking": _MASKS[mask.method()],
         "sending": "the C extension" if direct.in_c else f"the socket module: {_NOT_BUILT}",
-        "engine": str(Address(address_from_environment(None))),
+        "engine": _engine(),
     }
     for package in _PACKAGES:
         lines[package] = _version(package)
@@ -60,6 +62,13 @@ def command() -> None:
     width = max(map(len, lines))
     for name, text in lines.items():
         print(f"{name:{width}}  {text}")
+
+
+def _engine() -> str:
+    try:
+        return str(Address(address_from_environment(None)))
+    except ConfigurationError as error:
+        return visible(str(error))
 
 
 def _version(package: str) -> str:

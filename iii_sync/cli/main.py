@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import Optional
@@ -20,6 +22,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     Args:
         argv: The arguments; default: those of the process.
     """
+    _prepare_streams()
     try:
         import click  # noqa: F401
     except ImportError as error:
@@ -32,3 +35,15 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     from .commands import run
 
     return run(argv)
+
+
+def _prepare_streams() -> None:
+    """Give the streams that a shell has closed (``>&-``) to the null device, and let output have any character."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            # Their numbers are taken in any case: the next file or socket would get them, and what is printed.
+            null = os.open(os.devnull, os.O_RDWR)
+            if name != "stdin":  # whoever reads is told
+                setattr(sys, name, open(null, "w", closefd=False))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

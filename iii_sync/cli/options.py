@@ -25,6 +25,7 @@ __all__ = [
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _UNITS = " KMGT"
+_TOO_LARGE = 1 << 63
 
 
 def as_size(text: str) -> int:
@@ -32,8 +33,10 @@ def as_size(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", text.strip(), re.IGNORECASE)
     if match is None or (match[3] and not match[2]):
         raise click.BadParameter(f"{text!r} is not a size: give it like 4096, 100MiB or 1.5GB")
-    power = _UNITS.index(match[2].upper() or " ")
-    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+    size = float(match[1]) * (1024 if match[3] else 1000) ** _UNITS.index(match[2].upper() or " ")
+    if size >= _TOO_LARGE:
+        raise click.BadParameter(f"{text!r:.80} is too large: give less than 8388608TiB")
+    return int(size)
 
 
 def as_seconds(text: str) -> Optional[float]:

@@ -55,6 +55,9 @@ def command(target: str, url: Optional[str], namespace: Optional[str]) -> int:
     name, _, attribute = target.partition(":")
     if not name or name.startswith("."):
         raise click.BadParameter(f"{target!r} names no module: give it like app, package.module or app:worker")
+    if name.endswith(".py"):
+        module = name[: -len(".py")].replace(os.sep, ".").strip(".")
+        raise click.BadParameter(f"{name!r} is the name of a file: give that of its module, {module}")
     for variable, value in (("III_URL", url), ("III_NAMESPACE", namespace)):
         if value:
             os.environ[variable] = value

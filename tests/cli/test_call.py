@@ -262,6 +262,14 @@ class TestFunctions:
         assert first.split(None, 2) == [f"{offered}::first", worker.worker_name, r"The \x1b[31mfirst"]
         assert second.split() == [f"{offered}::second", worker.worker_name]
 
+    def test_any_locale(self, start: Start, engine_url: str, worker: Worker, unique: Unique) -> None:
+        """What cannot be shown in its encoding is escaped."""
+        function = worker.register_function(unique("cli::text"), lambda data: 1, description="Größe → ja").id
+        process = start("functions", function, url=engine_url, variables={"PYTHONIOENCODING": "ascii"})
+        status, out, err = finish(process)
+        assert (status, err) == (0, "")
+        assert out.rstrip().endswith(r"Gr\xf6\xdfe \u2192 ja")
+
     def test_json(self, start: Start, engine_url: str, offered: str, worker: Worker) -> None:
         """All that the engine tells."""
         status, out, err = finish(start("functions", "--json", f"{offered}*first", url=engine_url))

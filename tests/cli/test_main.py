@@ -10,7 +10,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any, Callable
 
 import click
 import pytest
@@ -38,6 +40,16 @@ class TestInfo:
         assert shown["masking"].startswith("Python's integers")
         assert shown["sending"].startswith("the socket module")
         assert shown["III_TOKEN"] == "is set"
+        assert "secret" not in out
+
+    @pytest.mark.parametrize("url", ["http://engine.example", "ws://user:secret@engine.example"])
+    def test_wrong_address(self, start: Start, url: str) -> None:
+        """What is wrong with it is in its line, for that may be what is looked for; the others are there."""
+        status, out, err = finish(start("info", url=url))
+        assert (status, err) == (0, "")
+        shown = dict(line.split(None, 1) for line in out.splitlines())
+        assert "engine.example" in shown["engine"] and "give" in shown["engine"]
+        assert shown["iii_sync"] == iii_sync.__version__
         assert "secret" not in out
 
     def test_the_extension_is_visible(self, start: Start) -> None:
@@ -87,6 +99,7 @@ class TestHelp:
             ["nonsense"],
             ["--nonsense"],
             ["demo", "--size", "big"],
+            ["demo", "--size", "9" * 400],
             ["demo", "--size", "1KiB", "a-file"],
             ["engine", "--port", "x"],
             ["call"],
@@ -94,6 +107,8 @@ class TestHelp:
             ["call", "a", "--timeout", "0"],
             ["call", "a", "--timeout", "nan"],
             ["serve", ":worker"],
+            ["serve", "app.py"],
+            ["serve", "folder/app.py:make"],
             ["engine", "--guard", "{"],
             ["engine", "--guard", '{"ports": 1}'],
         ],
@@ -195,6 +210,51 @@ class TestSize:
         """Anything else is refused with an example."""
         with pytest.raises(click.BadParameter, match="100MiB"):
             as_size(text)
+
+    @pytest.mark.parametrize("text", ["8388608TiB", "9223372036854775808", "9" * 400])
+    def test_too_large(self, text: str) -> None:
+        """What no file can have."""
+        with pytest.raises(click.BadParameter, match="too large"):
+            as_size(text)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell that closes streams")
+class TestClosedStreams:
+    """Standard streams that the shell has closed."""
+
+    def start(self, start: Start, closing: str, *arguments: str, url: str) -> subprocess.Popen[str]:
+        """Start a command the way a shell does that closes a stream."""
+        program = ["sh", "-c", f'exec "$@" {closing}', "sh", sys.executable, "-m", "iii_sync"]
+        return start(*arguments, url=url, program=program)
+
+    @pytest.mark.parametrize("command", ["call", "functions", "get"])
+    def test_output(
+        self, start: Start, worker: iii_sync.Worker, engine_url: str, unique: Callable[[str], str], command: str
+    ) -> None:
+        """Nothing is printed, nowhere, and all else is done."""
+        done = threading.Event()
+
+        def work(data: Any) -> None:
+            if data is not None:
+                data["writer"].close()
+            done.set()
+
+        function = worker.register_function(unique("cli::closed"), work).id
+        process = self.start(start, ">&-", command, function, url=engine_url)
+        assert finish(process) == (0, "", "")
+        assert done.is_set() == (command != "functions")
+
+    @pytest.mark.parametrize("arguments", [["call", "f", "-"], ["send", "f", "-"], ["send", "f", "file", "-"]])
+    def test_input(self, start: Start, arguments: list[str]) -> None:
+        """It is not taken for an empty one."""
+        status, out, err = finish(self.start(start, "<&-", *arguments, url="ws://127.0.0.1:1"))
+        assert (status, out, err) == (1, "", "iii-sync: standard input is closed\n")
+
+    @pytest.mark.parametrize("arguments", [["call", "f"], ["call", "f", "{"]])
+    def test_errors(self, start: Start, arguments: list[str]) -> None:
+        """They do not come out where the result does."""
+        status, out, err = finish(self.start(start, "2>&-", *arguments, url="ws://127.0.0.1:1"))
+        assert (status, out, err) == (69 if len(arguments) == 2 else 2, "", "")
 
 
 class TestExtras:
