@@ -2,7 +2,7 @@
 
 Every input goes through the frame parser and the message decoder, which must answer with pieces and messages, with
 a :class:`~iii_sync.wire.frames.FrameError`, or with nothing; never with another exception, and at a cost that its
-own size bounds.
+own size bounds. The exit status is 1 when one took too long, or too much memory.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from ..wire import recorded
 
 #: What a message may have; small, so that the cutting off happens too.
 LIMIT = 32 * 1024
+
+#: Processor seconds that one input may take, and MiB that the process may have at its peak.
+SLOWEST, MEMORY = 1.0, 64
 
 _HEADERS = [0, 1, 2, 8, 9, 10, 0x7D, 0x7E, 0x7F, 0x80, 0x81, 0x82, 0x88, 0x89, 0x8A, 0xC1, 0xFE, 0xFF]
 
@@ -188,11 +191,16 @@ def main() -> int:
     outcomes, slowest = run(arguments.count, arguments.seed)
     for name, number in outcomes.most_common():
         print(f"{number:>10,}  {name}")
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{time.monotonic() - started:.1f} s, the slowest input {slowest * 1000:.1f} ms")
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.1f} MiB resident")
+    print(f"peak memory {memory:.1f} MiB resident")
     if arguments.trace:
         print(f"peak of allocations {tracemalloc.get_traced_memory()[1] / 1024 / 1024:.1f} MiB")
-    return 0
+        return 0  # it measures itself then
+    failed = slowest > SLOWEST or memory > MEMORY
+    if failed:
+        print(f"FAILURE: {SLOWEST:g} s and {MEMORY} MiB are allowed")
+    return int(failed)
 
 
 if __name__ == "__main__":

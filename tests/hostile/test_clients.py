@@ -25,7 +25,7 @@ from iii_sync.engine.local import LocalEngine
 from ..engine.peers import UPGRADE, connect, end_url, http, raw, receive_frame, worker
 from ..engine.serving import serving, serving_http
 from ..support.rawserver import server_frame
-from .memory import MiB, bounded, rss
+from .memory import MiB, bounded, note, rss
 from .test_frames import VIOLATIONS
 
 WAIT = 20.0
@@ -331,9 +331,9 @@ def crowd(count: int) -> None:
             stack.enter_context(upgraded(engine.url) if number % 2 else dial(engine.url))
         grown = rss(process.pid) - before
         crowded = others.slowest(200)
-        print(
-            f"{count} idle connections: {grown / 1024 / count:.1f} KiB each, slowest call {crowded * 1000:.0f} ms "
-            f"(alone {alone * 1000:.0f} ms)"
+        note(
+            f"the engine grew by {grown / MiB:.1f} MiB for {count:,} connections, {grown / 1024 / count:.1f} KiB each; "
+            f"slowest call {crowded * 1000:.0f} ms, alone {alone * 1000:.0f}"
         )
         assert crowded < 3
         assert grown < count * 100 * 1024
@@ -346,12 +346,14 @@ def test_a_crowd_of_idle_connections() -> None:
 
 @pytest.mark.slow
 def test_5000_idle_connections() -> None:
-    """As many as the limit of descriptors allows, at most 5,000."""
+    """And 5,000 hardly more."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard != resource.RLIM_INFINITY and hard < 5_500:
+        pytest.skip(f"a process may have {hard:,} descriptors here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (5_500, hard))
     try:
-        crowd(min(5_000, (6_000 if hard == resource.RLIM_INFINITY else hard) - 500))
+        crowd(5_000)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
