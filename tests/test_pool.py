@@ -27,6 +27,15 @@ def new_pool(idle: bool) -> HandlerPool:
     return pool
 
 
+def end(pool: HandlerPool) -> None:
+    """End the pool's threads."""
+    threads = list(pool._threads)
+    pool.stop()
+    for thread in threads:
+        thread.join(WAIT)
+        assert not thread.is_alive()
+
+
 def interrupted_hand_overs(idle: bool) -> Iterator[tuple[HandlerPool, list[int], str]]:
     """Pools that were interrupted one step later each time; with what has run there, and the place."""
     interrupter, at = Interrupter(), 0
@@ -35,9 +44,9 @@ def interrupted_hand_overs(idle: bool) -> Iterator[tuple[HandlerPool, list[int],
         if not interrupter.interrupt(at, lambda pool=pool, ran=ran: pool.run_soon(lambda: ran.append(1))):  # type: ignore[misc]
             break
         yield pool, ran, interrupter.where
-        pool.stop()
+        end(pool)
         at += 1
-    pool.stop()
+    end(pool)
     assert at > 5
 
 
@@ -71,7 +80,7 @@ def test_ctrl_c_while_a_task_is_handed_over_leaves_the_next_one_a_thread_of_its_
             pool.run_soon(second.set)
         assert second.wait(WAIT), interrupter.where
         assert pool.drain(WAIT) and outcome in ([], [True]), interrupter.where
-        pool.stop()
+        end(pool)
         if not interrupted:
             break
         at += 1
@@ -88,8 +97,7 @@ def test_ctrl_c_while_the_threads_are_told_to_end_loses_no_task() -> None:
             interrupted = interrupter.interrupt(at, pool.stop)
             pool.run_soon(ran.set)
         assert ran.wait(5), interrupter.where
-        pool.stop()
-        wait_until(lambda pool=pool: not pool._threads, "the end of the threads")  # type: ignore[misc]
+        end(pool)
         if not interrupted:
             break
         at += 1
@@ -113,4 +121,4 @@ def test_a_failing_start_of_a_thread_is_no_interruption(monkeypatch: pytest.Monk
     assert not pool._threads and not ran.is_set()
     pool.run_soon(lambda: None)
     assert ran.wait(WAIT)
-    pool.stop()
+    end(pool)
