@@ -161,8 +161,9 @@ class Worker:
         self._functions = Functions(self._pool, self._ends, self._tracer)
         self._registrations = Registrations(options, self._session, self._functions, self._pool, self.trigger)
         self._caller = Caller(options, self._session, self._ends, self._tracer, run_soon, self._check_usable)
-        self._lock = threading.RLock()  # guards _ending: one thread ends the worker
+        self._lock = threading.RLock()  # guards the next two: one thread ends the worker
         self._ending = False
+        self._ender = 0
         self._ended = Event()
         self._stop_waiting = Event()  # ended, given up, or the process is asked to end
         _workers.add(self)
@@ -961,8 +962,11 @@ class Worker:
         try:
             with self._lock:
                 first, self._ending = not self._ending, True
+                if first:
+                    self._ender = threading.get_ident()
             if not first:
-                self._ended.wait(timeout)
+                if self._ender != threading.get_ident():  # a signal handler amid it would wait for itself
+                    self._ended.wait(timeout)
                 return
             self._registrations.close()
             deadline = Deadline(timeout)

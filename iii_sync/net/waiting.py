@@ -38,7 +38,7 @@ import socket
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Callable, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 if TYPE_CHECKING:
 
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
         def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
         def release(self) -> None: ...
         def _is_owned(self) -> bool: ...
+        def _release_save(self) -> Any: ...
+        def _acquire_restore(self, state: Any) -> None: ...
         def __enter__(self) -> bool: ...
         def __exit__(self, *exc: object) -> None: ...
 
@@ -172,26 +174,34 @@ class Condition(RLock):
     def wait(self, timeout: Optional[float] = None) -> bool:
         """Let go of the lock until :meth:`notify_all`, at most ``timeout`` seconds; returns whether that came.
 
-        The lock must be held, once; it is held again afterwards, even when the wait was interrupted.
+        The lock must be held; it is held again afterwards, as often as before, even when the wait was interrupted. A
+        signal handler that has interrupted somebody who holds it may wait, too: others can go on meanwhile.
         """
         sleeper = threading.Lock()
         sleeper.acquire()
         woken = False
+        state: Any = None
         self._sleepers.append(sleeper)
         try:
             try:
-                self.release()
+                state = self._release_save()
                 woken = acquire(sleeper, timeout)
             finally:
                 if not self._is_owned():
-                    self.acquire()
+                    self._take_again(state)
         finally:
             if not self._is_owned():
-                self.acquire()
+                self._take_again(state)
             # An interruption leaves it there at worst, until the next time all are woken.
             if not woken and sleeper in self._sleepers:
                 self._sleepers.remove(sleeper)
         return woken
+
+    def _take_again(self, state: Any) -> None:
+        if state is None:  # Ctrl-C has hit before that was noted
+            self.acquire()
+        else:
+            self._acquire_restore(state)
 
     def notify_all(self) -> None:
         """Wake whoever waits; the lock must be held."""

@@ -24,6 +24,7 @@ from iii_sync.net.waiting import Deadline, wait_for_socket
 from iii_sync.wire import frames
 
 from ..support.rawserver import RawPeer, raw_server, server_frame
+from ..support.threads import in_thread
 from ..support.waiting import wait_until
 from .test_connection import WAIT, Pair, content, drain
 
@@ -144,6 +145,31 @@ def test_a_wait_for_a_socket_outlasts_the_longest_single_one(monkeypatch: pytest
         later.start()
         assert wait_for_socket(ours, 1e12, write=False) is True
         later.join(WAIT)
+
+
+def test_not_a_number_is_no_timeout() -> None:
+    """It is neither over nor left, so that a wait would never sleep, and never end."""
+    with pytest.raises(ValueError, match="NaN"):
+        waiting.Event().wait(float("nan"))
+
+
+def test_a_wait_of_a_signal_handler_amid_the_same_lock_lets_others_go_on() -> None:
+    """It comes between any two steps of whoever has the lock, who has it still afterwards."""
+    condition, done = waiting.Condition(), threading.Event()
+
+    def notify() -> None:
+        with condition:
+            done.set()
+            condition.notify_all()
+
+    with condition:
+        with condition:  # as in a handler
+            notified = in_thread(notify, wait=5)
+            assert condition.wait(5) is True and done.is_set()
+        assert condition._is_owned()
+        assert condition.wait(0) is False
+    assert not condition._is_owned()
+    notified()
 
 
 @pytest.mark.parametrize("after", [False, True])

@@ -12,7 +12,7 @@ import pytest
 from iii_sync import register_worker
 
 from ..support.interrupts import Interrupter
-from ..support.process import WAIT, Script
+from ..support.process import WAIT, Script, run
 
 every_step = pytest.mark.skipif(sys.version_info < (3, 10), reason="3.9 looks for signals where no lock is safe")
 
@@ -297,4 +297,80 @@ waiter.join()
     script.until("waiting")
     script.send(signal.SIGTERM)
     script.until("own")
+    assert (script.end(), script.stderr()) == (0, "")
+
+
+#: What the main thread may hold when a signal comes.
+LOCKS = """
+    _lock _ends._lock _functions._lock _registrations._lock _registrations._triggers._lock
+    _registrations._providers._lock _session._lock _session._pending._lock _session._states._lock
+    _session._registering._lock _session._reconnecting._lock _loop.attempts._lock _pool._lock
+"""
+
+
+def test_a_handler_that_calls_shutdown_does_not_wait_for_what_it_has_interrupted(engine_url: str) -> None:
+    """Whatever the main thread was amid: a call, a registration, a write, the connecting of an end."""
+    run(
+        """
+import faulthandler, logging, operator, signal, sys
+from iii_sync import TriggerHandler, register_worker
+logging.getLogger('iii_sync').setLevel(logging.CRITICAL)
+faulthandler.dump_traceback_later(20, exit=True)
+signal.signal(signal.SIGTERM, lambda number, frame: w.shutdown(0.02))
+class Handler(TriggerHandler):
+    def register_trigger(self, config): pass
+    def unregister_trigger(self, config): pass
+def hit(find):
+    global w
+    w = register_worker(sys.argv[1])
+    w.register_trigger_type('type-' + w.worker_id, 'x', Handler())
+    c = w.create_channel()
+    c.writer.write(b'x')
+    with find(w, c):
+        signal.raise_signal(signal.SIGTERM)
+    w.wait(20)
+    assert not w._loop._thread.join(20) and w.get_connection_state() == 'disconnected'
+for name in sys.argv[2].split():
+    hit(lambda w, c: operator.attrgetter(name)(w))
+hit(lambda w, c: c.writer._state_lock)
+hit(lambda w, c: c.reader._state_lock)
+""",
+        engine_url,
+        LOCKS,
+    )
+
+
+def test_a_second_signal_whose_handler_calls_shutdown_too_does_not_wait_for_the_first(engine_url: str) -> None:
+    """Nor does it wait for itself; running handlers still finish."""
+    script = Script(
+        """
+import signal, sys, threading
+from iii_sync import register_worker
+caller, w = register_worker(sys.argv[1]), register_worker(sys.argv[1])
+began, release, handled = threading.Event(), threading.Event(), []
+def work(d):
+    began.set()
+    release.wait(20)
+    return 'finished'
+call = caller.submit(w.register_function('work-' + w.worker_id, work).id)
+assert began.wait(20)
+def handle(number, frame):
+    handled.append(number)
+    print('handling', len(handled))
+    if len(handled) == 2: release.set()
+    w.shutdown(40)
+    print('handled')
+signal.signal(signal.SIGTERM, handle)
+signal.raise_signal(signal.SIGTERM)
+print(call.result(20))
+caller.shutdown()
+""",
+        engine_url,
+    )
+    script.until("handling 1")
+    started = time.monotonic()
+    script.send(signal.SIGTERM)
+    script.until("handled")
+    assert time.monotonic() - started < 5.0
+    script.until("finished")
     assert (script.end(), script.stderr()) == (0, "")
