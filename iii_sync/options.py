@@ -242,7 +242,10 @@ def _check_types(options: Any) -> None:
     for field in dataclasses.fields(options):
         declared, value = str(field.type), getattr(options, field.name)
         optional = declared.startswith("Optional[")
-        check = _CHECKS.get(declared[len("Optional[") : -1] if optional else declared)
+        # What is no proxy is refused where it is looked at, without a word of it: it may hold a password.
+        check = (
+            None if field.name == "proxy" else _CHECKS.get(declared[len("Optional[") : -1] if optional else declared)
+        )
         if check is not None and not (optional and value is None):
             check(field.name, value)
 

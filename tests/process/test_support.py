@@ -60,8 +60,9 @@ for _ in range(3):
     if not other:
         while True: pass
     others.append(other)
-print('ready')
-try: time.sleep(60)
+try:
+    print('ready')
+    time.sleep(60)
 except KeyboardInterrupt: tell('caught')
 for other in others:
     os.kill(other, signal.SIGKILL)
