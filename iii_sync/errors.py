@@ -107,7 +107,7 @@ class ForkedWorkerError(UsageError):
 
 
 class ConcurrencyError(UsageError):
-    """A reader is used by two threads at once, or a connection by a signal handler amid a send of its own thread."""
+    """A reader is used by two threads at once, or a connection by a signal handler amid its use by its own thread."""
 
 
 class EngineConnectionError(IIISyncError, ConnectionError):

@@ -17,6 +17,7 @@ from ..errors import (
     ChannelAbortedError,
     ChannelBrokenError,
     ChannelError,
+    ConcurrencyError,
     ConnectionLostError,
     ConnectTimeout,
     EngineConnectionError,
@@ -81,9 +82,7 @@ class Owner(Protocol):
     def connect_timeout(self) -> Optional[float]:
         """Seconds that connecting may take."""
 
-    def connect_end(
-        self, ref: StreamChannelRef, receiver: EndReceiver, end: End, timeout: Optional[float]
-    ) -> Connection:
+    def connect_end(self, ref: StreamChannelRef, receiver: EndReceiver, end: End, deadline: Deadline) -> Connection:
         """Connect the end that ``ref`` names; once in its life."""
         raise NotImplementedError
 
@@ -312,6 +311,8 @@ class End(_RawFile):
 
     def _connect(self, receiver: EndReceiver, deadline: Deadline) -> None:
         lock = self._connect_lock
+        if lock._is_owned():
+            raise ConcurrencyError(f"a signal handler may not use channel {self.channel_id} amid the connecting of it")
         # As in Connection.in_turn(): Ctrl-C can hit between any two steps.
         try:
             try:
@@ -332,7 +333,7 @@ class End(_RawFile):
     def _connect_once(self, receiver: EndReceiver, deadline: Deadline) -> None:
         self._raise_failure()
         try:
-            self._connection = self._owner.connect_end(self._ref, receiver, self, deadline.remaining())
+            self._connection = self._owner.connect_end(self._ref, receiver, self, deadline)
             self._connection.start()
         except BaseException:
             made = receiver.connection

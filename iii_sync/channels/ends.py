@@ -24,6 +24,7 @@ from ..errors import (
 from ..net.connect import Address, Route, connect
 from ..net.connection import Connection
 from ..net.loop import Loop
+from ..net.waiting import Deadline
 from ..wire import messages
 from .channel import Channel
 from .end import End, EndReceiver
@@ -126,10 +127,8 @@ class Ends:
         """Seconds that connecting may take."""
         return self._options.connect_timeout
 
-    def connect_end(
-        self, ref: StreamChannelRef, receiver: EndReceiver, end: End, timeout: Optional[float]
-    ) -> Connection:
-        """Connect the end that ``ref`` names; blocks at most ``timeout`` seconds."""
+    def connect_end(self, ref: StreamChannelRef, receiver: EndReceiver, end: End, deadline: Deadline) -> Connection:
+        """Connect the end that ``ref`` names; blocks at most until ``deadline``."""
         if os.getpid() != self._pid:
             raise ForkedWorkerError("this worker belongs to the parent process; call register_worker() in the child")
         _check_plausible(ref)
@@ -146,20 +145,20 @@ class Ends:
             while len(self._used) > _REMEMBERED:
                 del self._used[next(iter(self._used))]
         try:
-            return self._connect(ref, receiver, end, timeout)
+            return self._connect(ref, receiver, end, deadline)
         except BaseException:
             if receiver.connection is None:
                 with self._lock:
                     self._used.pop(key, None)
             raise
 
-    def _connect(self, ref: StreamChannelRef, receiver: EndReceiver, end: End, timeout: Optional[float]) -> Connection:
+    def _connect(self, ref: StreamChannelRef, receiver: EndReceiver, end: End, deadline: Deadline) -> Connection:
         options = self._options
         address = self._address
         route = Route(options.all_headers(), options.ssl_context, options.proxy)
         url = address.channel(ref.channel_id, ref.access_key, ref.direction)
         try:
-            sock = connect(address, url, route, timeout, self._loop.attempts)
+            sock = connect(address, url, route, deadline, self._loop.attempts)
         except HandshakeRejectedError as exc:
             if exc.status != 404:
                 raise
@@ -167,11 +166,17 @@ class Ends:
                 f"the engine does not know channel {ref.channel_id}: the reference is wrong, or the end was not "
                 "connected within five minutes"
             ) from None
-        with self._lock:
-            # Whom shutdown() does not find among the open ends nobody would wake any more.
-            if not self._closed:
-                self._open.add(end)
-                return Connection(sock, self._loop, receiver, f"channel {ref.channel_id}")
+        try:
+            with self._lock:
+                # Whom shutdown() does not find among the open ends nobody would wake any more.
+                if not self._closed:
+                    self._open.add(end)
+                    return Connection(sock, self._loop, receiver, f"channel {ref.channel_id}")
+        except BaseException:
+            if receiver.connection is None:  # Ctrl-C: the exception may hold it for long
+                self.end_is_over(end)
+                sock.close()
+            raise
         sock.close()
         raise WorkerClosedError("the worker was shut down")
 

@@ -21,7 +21,7 @@ from ..errors import (
     fresh,
 )
 from ..net.inbox import Batch, Inbox
-from ..net.waiting import RLock
+from ..net.waiting import Deadline, RLock
 from ..official import pointing_elsewhere
 from .end import OWN_TIMEOUT, End, Owner, as_target, foreign, let_go
 from .files import ChannelFileReader, ChannelTextReader, file_of_reader
@@ -543,7 +543,7 @@ class ChannelReader(End):
     def _announce_leaving(self) -> None:
         """On a thread of the worker's: connect only to let the writer know that nobody reads."""
         try:
-            connection = self._owner.connect_end(self._ref, self._inbox, self, self._owner.connect_timeout)
+            connection = self._owner.connect_end(self._ref, self._inbox, self, Deadline(self._owner.connect_timeout))
         except Exception:
             _log.debug("a reader that was closed could not tell its writer", exc_info=True)
             return

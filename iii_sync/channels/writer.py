@@ -512,7 +512,7 @@ class ChannelWriter(End):
                 return  # whoever was connecting meanwhile has shown it
             try:
                 self._connection = connection = self._owner.connect_end(
-                    self._ref, self._ending, self, self._owner.connect_timeout
+                    self._ref, self._ending, self, Deadline(self._owner.connect_timeout)
                 )
             except Exception:
                 _log.debug("an aborted stream could not be announced", exc_info=True)

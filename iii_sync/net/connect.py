@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import TYPE_CHECKING, NamedTuple, Optional, Union
 
 from ..errors import (
     ConfigurationError,
@@ -50,7 +50,11 @@ class Route(NamedTuple):
 
 
 def connect(
-    address: Address, url: str, route: Route, timeout: Optional[float], attempts: Optional[Attempts] = None
+    address: Address,
+    url: str,
+    route: Route,
+    timeout: Union[float, Deadline, None],
+    attempts: Optional[Attempts] = None,
 ) -> socket.socket:
     """Open a WebSocket and return its socket, non-blocking, right behind the handshake.
 
@@ -58,7 +62,7 @@ def connect(
         address: Where the engine is; errors show this.
         url: What to ask for there: the control URL or a channel's.
         route: Headers, TLS and proxy.
-        timeout: Seconds for all steps together.
+        timeout: Seconds for all steps together, or when they must be done.
         attempts: Whose sockets it is one of; stopping those ends this.
 
     Raises:
@@ -69,7 +73,7 @@ def connect(
         ConnectTimeout: The deadline passed.
         WorkerClosedError: ``attempts`` were stopped.
     """
-    deadline = Deadline(timeout)
+    deadline = timeout if isinstance(timeout, Deadline) else Deadline(timeout)
     attempts = attempts or Attempts()
     sock: Optional[socket.socket] = None
     try:
@@ -92,7 +96,7 @@ def connect(
             connected, sock = sock, None
             return connected
         except Exception as exc:
-            error = _as_our_error(exc, address, timeout)
+            error = _as_our_error(exc, address, deadline.timeout)
             if attempts.stopped:
                 error = WorkerClosedError("the worker was shut down")
             cause = exc if isinstance(exc, OSError) and not isinstance(exc, IIISyncError) else None
