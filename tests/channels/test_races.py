@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import random
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from iii_sync import ChannelReader, InitOptions, Worker, errors, register_worker
+from iii_sync import ChannelReader, ChannelWriter, InitOptions, Worker, errors, register_worker
 from iii_sync.channels import ends as ends_module
+from iii_sync.net import connection as connection_module
 from iii_sync.net.connect import Address, connect
 from iii_sync.net.connection import Connection
 from iii_sync.net.inbox import Inbox
 from iii_sync.net.loop import Loop
 
+from ..support.interrupts import Interrupter
 from ..support.rawserver import RawPeer, raw_server
 from ..support.threads import in_thread
+from ..support.waiting import wait_until
 from .test_streams import WAIT, Unique
 
 
@@ -140,6 +145,165 @@ def test_an_abort_while_the_writer_connects_shows_the_cut(
         reader.read()
     worker._pool.drain(WAIT)
     assert not worker._ends._open
+
+
+def interrupt_once(worker: Worker, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """Ctrl-C as the worker makes the connection of an end: before that, right behind it, or behind all that follows."""
+    owner: Any = ends_module.Ends if where == "behind all" else ends_module
+    name = "connect_end" if where == "behind all" else "Connection"
+    original, left = getattr(owner, name), [1]
+
+    def interrupted(*args: Any) -> Any:
+        if not left or (worker._ends not in args and worker._loop not in args):
+            return original(*args)
+        left.clear()
+        if where != "before":
+            original(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(owner, name, interrupted)
+
+
+@pytest.mark.parametrize("where", ["before", "behind", "behind all"])
+def test_ctrl_c_as_a_writer_is_connected_cuts_its_stream(
+    worker: Worker, peer: Worker, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """The engine takes it for connected: without a word the reader would wait for ever."""
+    channel = worker.create_channel()
+    interrupt_once(worker, monkeypatch, where)
+    with reader_elsewhere(peer, channel) as reader:
+        reader.timeout = 5
+        read = in_thread(reader.read)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            with channel.writer as f:
+                f.write(b"x")
+        with pytest.raises(errors.ChannelError) as seen:
+            read()
+        assert not isinstance(seen.value, TimeoutError)
+    del caught  # it was alive until now, and everything with it
+    with pytest.raises(ValueError, match="closed file"):
+        channel.writer.write(b"x")
+    wait_until(lambda: len(worker._loop._watched) == 1, "the end of the connection")
+    assert not worker._ends._open
+
+
+@pytest.mark.parametrize("where", ["before", "behind", "behind all"])
+def test_ctrl_c_as_a_reader_is_connected_lets_the_writer_know(
+    worker: Worker, peer: Worker, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Else it would wait for ever; and reading on raises, and does not wait either."""
+    channel = worker.create_channel()
+    writer = peer.open_ref(channel.writer_ref, timeout=5)
+    assert isinstance(writer, ChannelWriter)
+    writer.write(b"x")
+    interrupt_once(worker, monkeypatch, where)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        channel.reader.read(1)
+    with pytest.raises(errors.ChannelError) as seen:
+        channel.reader.read(timeout=5)
+    assert not isinstance(seen.value, TimeoutError)
+    channel.reader.close()
+    with pytest.raises(errors.ChannelBrokenError):
+        while True:
+            writer.write(bytes(100_000))
+    writer.abort()
+    del caught
+    wait_until(lambda: len(worker._loop._watched) == 1, "the end of the connection")
+    assert not worker._ends._open
+
+
+def test_threads_that_use_an_end_for_the_first_time_wait_together_for_its_connection() -> None:
+    """Each of them ``connect_timeout`` seconds, and not one after the other."""
+
+    def serve(peer: RawPeer) -> None:
+        peer.read_request()
+        if "/ws/channels/" not in peer.path:
+            peer.introduce()
+            peer.recv_json()
+        else:
+            peer.sock.recv(100)  # never answers
+
+    with raw_server(serve) as server, register_worker(server.url, connect_timeout=0.7) as worker:
+        end: Any = worker.open_ref({"channel_id": "c", "access_key": "k", "direction": "write"})
+        took: list[float] = []
+
+        def write() -> None:
+            began = time.monotonic()
+            with pytest.raises(errors.ConnectTimeout, match=r"0\.7 s$"):
+                end.write(b"x")
+            took.append(time.monotonic() - began)
+
+        for outcome in [in_thread(write) for _ in range(6)]:
+            outcome()
+        assert min(took) >= 0.7 and max(took) < 2.1, took
+
+
+def test_a_signal_handler_that_uses_an_end_amid_its_connecting_is_refused(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has interrupted cannot go on before the handler has returned."""
+    channel = worker.create_channel()
+    refused: list[BaseException] = []
+
+    def handler(*args: Any) -> Any:
+        with pytest.raises(errors.ConcurrencyError, match="signal handler") as caught:
+            channel.writer.write(b"from the handler")
+        refused.append(caught.value)
+        return connect(*args)
+
+    monkeypatch.setattr(ends_module, "connect", handler)
+    channel.writer.write(b"x")
+    monkeypatch.undo()
+    channel.writer.close()
+    assert refused and channel.reader.read() == b"x"
+
+
+def test_ctrl_c_in_the_moment_that_a_full_socket_is_given_breaks_nothing(
+    worker: Worker, peer: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of the call is in frames by then: it counts, and the stream goes on."""
+    channel = worker.create_channel()
+    writer, piece = channel.writer, random.Random(1).randbytes(600_000)
+    waits = connection_module.wait_for_socket
+    interrupted: list[int] = []
+
+    def interrupt(*args: Any, **options: Any) -> bool:
+        if interrupted or not options["write"]:
+            return waits(*args, **options)
+        interrupted.append(writer.tell())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(connection_module, "wait_for_socket", interrupt)
+    written = 0
+    with pytest.raises(KeyboardInterrupt):
+        for _ in range(1000):  # nobody reads
+            written += writer.write(piece)
+    assert interrupted == [written + len(piece)]  # that call counts
+    with reader_elsewhere(peer, channel) as reader:
+        read = in_thread(reader.read)
+        with writer:
+            assert writer.tell() == written + len(piece)
+            writer.write(b"the end")
+        assert read() == piece * (written // len(piece) + 1) + b"the end" and reader.complete is True
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="3.9 looks for signals where no lock is safe")
+def test_a_close_behind_a_write_that_ctrl_c_has_ended_does_not_blame_another_thread(worker: Worker) -> None:
+    """Whichever step of the write was interrupted: its own thread is not inside any more."""
+    interrupter, at = Interrupter(), 0
+    while True:
+        channel = worker.create_channel()
+        channel.writer.write(b"x")
+        interrupted = interrupter.interrupt(at, lambda: channel.writer.write(b"y"))
+        try:
+            channel.writer.close()
+        except errors.ChannelError as exc:
+            assert "another thread" not in str(exc), interrupter.where
+        channel.reader.close()
+        if not interrupted:
+            break
+        at += 3
+    assert at > 60
 
 
 def test_an_early_abort_is_shown_even_by_a_worker_that_is_shut_down_next(engine_url: str, peer: Worker) -> None:
