@@ -28,7 +28,7 @@ BUDGET = 4 * 1024 * 1024
 #: Items that may wait; an item costs memory even when it holds few bytes.
 MAX_ITEMS = 1024
 
-#: What a piece that was copied costs besides its bytes, in bytes of memory: two objects and their places in lists.
+#: What a piece costs besides its bytes, in bytes of memory: an object or two, and their places in lists.
 _PIECE = 300
 
 #: A stream's first window, in bytes; it doubles with each read that fills it.
@@ -156,13 +156,12 @@ class Inbox:
         assert window is not None
         if many:
             items = _joined(items)
-        if not keep:
-            count += _PIECE * len(items)
-        else:
+        if keep:
             count = len(window)
             self._window = None
             if size == count:
                 self._window_size = min(2 * count, LARGEST)
+        count += _PIECE * len(items)
         batch = Batch(items, count, window if keep else None, self._windows)
         with self._lock:
             self._queue.put_nowait(batch)

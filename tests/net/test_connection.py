@@ -6,6 +6,7 @@ import gc
 import os
 import socket
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from typing import Optional
 
@@ -17,7 +18,7 @@ from iii_sync.net.connection import Connection
 from iii_sync.net.inbox import Batch, Inbox
 from iii_sync.net.loop import Loop
 from iii_sync.net.waiting import Deadline
-from iii_sync.net.windows import LARGEST
+from iii_sync.net.windows import LARGEST, Windows
 from iii_sync.wire import frames
 
 from ..support.rawserver import RawPeer, server_frame
@@ -429,6 +430,31 @@ def test_tiny_messages_cost_bounded_memory(pair: Pair) -> None:
     thread.join(WAIT)
     assert size == count and pair.inbox.stream.messages == count
     assert items < count / 20
+
+
+@pytest.mark.parametrize("size", [1, 30])
+def test_a_full_inbox_is_full_of_memory_and_not_of_bytes(size: int) -> None:
+    """What holds a small message is larger than itself; of 30 bytes, a read of many keeps its window."""
+    inbox = Inbox()
+    inbox._windows = Windows()
+    parser = frames.FrameParser()
+    read = server_frame(2, bytes(size)) * 1000
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for _ in range(200):
+            buffer = inbox.buffer()
+            buffer[: len(read)] = read
+            pieces, used = parser.feed(memoryview(buffer)[: len(read)])
+            assert used == len(read)
+            if not inbox.received(pieces, used, False):
+                break
+        del pieces
+        used_memory, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert inbox._paused
+    assert used_memory < 2 * inbox_module.BUDGET
 
 
 def test_calls_posted_from_many_threads_all_run(loop: Loop) -> None:
