@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import sys
 import threading
@@ -18,6 +19,7 @@ from iii_sync.net.connect import Address, connect
 from iii_sync.net.connection import Connection
 from iii_sync.net.inbox import Inbox
 from iii_sync.net.loop import Loop
+from iii_sync.net.waiting import wait_for_socket
 
 from ..support.interrupts import Interrupter
 from ..support.rawserver import RawPeer, raw_server
@@ -264,12 +266,11 @@ def test_ctrl_c_in_the_moment_that_a_full_socket_is_given_breaks_nothing(
     """All of the call is in frames by then: it counts, and the stream goes on."""
     channel = worker.create_channel()
     writer, piece = channel.writer, random.Random(1).randbytes(600_000)
-    waits = connection_module.wait_for_socket
     interrupted: list[int] = []
 
     def interrupt(*args: Any, **options: Any) -> bool:
         if interrupted or not options["write"]:
-            return waits(*args, **options)
+            return wait_for_socket(*args, **options)
         interrupted.append(writer.tell())
         raise KeyboardInterrupt
 
@@ -294,7 +295,7 @@ def test_a_close_behind_a_write_that_ctrl_c_has_ended_does_not_blame_another_thr
     while True:
         channel = worker.create_channel()
         channel.writer.write(b"x")
-        interrupted = interrupter.interrupt(at, lambda: channel.writer.write(b"y"))
+        interrupted = interrupter.interrupt(at, functools.partial(channel.writer.write, b"y"))
         try:
             channel.writer.close()
         except errors.ChannelError as exc:

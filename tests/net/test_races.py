@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import signal
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 
@@ -233,6 +234,72 @@ def test_what_follows_a_message_cannot_fail_it(loop: Loop) -> None:
     connection.send(frames.encode_frame(frames.TEXT, b"message"), Deadline(WAIT))
     connection._give_turn_back()
     wait_until(lambda: connection.error, "the end")
+
+
+class _Once:
+    """A source that has one frame, as soon as it is told."""
+
+    def __init__(self) -> None:
+        self.frame: Optional[bytes] = None
+
+    def next(self) -> Optional[memoryview]:
+        frame, self.frame = self.frame, None
+        return None if frame is None else memoryview(frame)
+
+    def clear(self) -> None:
+        pass
+
+
+def test_what_is_due_while_a_sender_is_blocked_is_not_asked_for_over_and_over(loop: Loop) -> None:
+    """The sender makes up for it when he gives the turn back: the reader thread has nothing to wait for."""
+    pair, source = Pair(loop), _Once()
+    connection = pair.connection
+    tried: list[int] = []
+    push_late = connection._push_late
+
+    def counted() -> None:
+        push_late()
+        tried.append(sum(item[2].function is not None for item in loop._timers))
+
+    connection._push_late = counted  # type: ignore[method-assign]
+    connection._turn.acquire()
+    try:
+        connection.take_from(source)
+        source.frame = frames.encode_frame(frames.BINARY, b"due")
+        connection.push_later(0)
+        wait_until(lambda: tried, "the late push")
+        assert tried[0] == 0  # no other one is under way
+    finally:
+        connection._give_turn_back()
+    assert pair.peer.recv_frame() == (2, b"due")
+    wait_until(lambda: not loop._posted, "the last call")
+    pair.close()
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals are sent to one thread here")
+def test_a_signal_is_handled_while_the_end_of_the_reader_thread_is_waited_for() -> None:
+    """Also one that another thread gets, which wakes nobody."""
+    loop, release, entered = Loop("test-loop"), threading.Event(), threading.Event()
+
+    def late() -> None:
+        entered.set()
+        release.wait(WAIT)
+
+    def signal_to_this_thread() -> None:
+        wait_until(lambda: loop._stopping, "the wait")
+        time.sleep(0.2)  # into it
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+
+    loop.call_soon(late)
+    assert entered.wait(WAIT)
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: release.set())
+    try:
+        signalled = in_thread(signal_to_this_thread)
+        assert loop.stop(5) is True
+        signalled()
+    finally:
+        release.set()
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_last_words_are_decided_with_the_turn(loop: Loop) -> None:
