@@ -84,6 +84,7 @@ def is_binary(mode: str, direction: str, buffering: int, **text: Any) -> bool:
 
     Raises:
         ValueError: Anything that does not fit.
+        LookupError: An encoding that does not exist.
     """
     if mode not in (direction, direction + "b", "b" + direction, direction + "t", "t" + direction):
         raise ValueError(f"invalid mode: {mode!r}; use '{direction}b' for bytes or '{direction}' for text")
@@ -94,8 +95,11 @@ def is_binary(mode: str, direction: str, buffering: int, **text: Any) -> bool:
         for name, value in text.items():
             if value is not None:
                 raise ValueError(f"binary mode doesn't take an {name!r} argument")
-    elif buffering == 0:
-        raise ValueError("can't have unbuffered text I/O")
+    else:
+        if buffering == 0:
+            raise ValueError("can't have unbuffered text I/O")
+        # What it says to them is what it will say to the file.
+        io.TextIOWrapper(io.BytesIO(), **{"encoding": "utf-8", **{k: v for k, v in text.items() if v is not None}})
     return binary
 
 

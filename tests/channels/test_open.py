@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import queue
 import threading
 import time
 from concurrent.futures import CancelledError
@@ -339,6 +340,51 @@ def test_a_lost_control_connection_spoils_the_result_and_not_the_stream(
             go_on.set()
             assert f.read() == b"after"
     assert caught.value.may_have_run is True
+
+
+@pytest.mark.parametrize("mode", ["r", "w"])
+@pytest.mark.parametrize("wrong", [{"encoding": "nonsense"}, {"newline": "x"}, {"errors": 1}])
+def test_arguments_are_looked_at_before_the_function_is_called(
+    worker: Worker, peer: Worker, unique: Unique, mode: str, wrong: dict[str, Any]
+) -> None:
+    """Else it would wait for a stream that never comes."""
+    called: list[Any] = []
+    function = peer.register_function(unique("f"), called.append)
+    open_function: Any = worker.open
+    with pytest.raises((LookupError, ValueError, TypeError)):
+        open_function(function.id, mode, **wrong)
+    worker.trigger(function.id, "the first call")
+    assert called == ["the first call"]
+
+
+@pytest.mark.parametrize(("mode", "end"), [("rb", "writer"), ("wb", "reader")])
+def test_a_function_whose_file_could_not_be_made_does_not_wait_for_its_stream(
+    worker: Worker, peer: Worker, unique: Unique, monkeypatch: pytest.MonkeyPatch, mode: str, end: str
+) -> None:
+    """Ctrl-C right behind its call: nobody holds the other end."""
+    ended: queue.Queue[BaseException] = queue.Queue()
+
+    def use(data: Any) -> None:
+        try:
+            if end == "reader":
+                data["reader"].read(timeout=5)
+            else:
+                while True:
+                    data["writer"].write(bytes(100_000), timeout=5)
+        except BaseException as exc:
+            ended.put(exc)
+            raise
+
+    def interrupted(*args: Any, **options: Any) -> Any:
+        raise KeyboardInterrupt
+
+    function = peer.register_function(unique("use"), use)
+    monkeypatch.setattr(opened, "open_reader" if mode == "rb" else "open_writer", interrupted)
+    open_function: Any = worker.open
+    with pytest.raises(KeyboardInterrupt):
+        open_function(function.id, mode)
+    error = ended.get(timeout=WAIT)
+    assert isinstance(error, (errors.ChannelTruncatedError, errors.ChannelBrokenError)), error
 
 
 def test_a_forgotten_file_cuts_its_stream(worker: Worker, peer: Worker, unique: Unique) -> None:
