@@ -22,6 +22,7 @@ from iii_sync.net.loop import Loop
 from iii_sync.net.waiting import wait_for_socket
 
 from ..support.interrupts import Interrupter
+from ..support.process import run
 from ..support.rawserver import RawPeer, raw_server
 from ..support.threads import in_thread
 from ..support.waiting import wait_until
@@ -480,6 +481,37 @@ def test_a_read_interrupted_while_it_waits_loses_nothing(worker: Worker, monkeyp
     with channel.writer as f:
         f.write(b"whole")
     assert channel.reader.read() == b"whole" and channel.reader.complete is True
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_file_that_is_collected_amid_a_call_of_its_own_writer_waits_for_no_lock(
+    engine_url: str, broken: bool
+) -> None:
+    """The collector runs its finalizer on whatever thread, which may hold what the finalizer takes."""
+    run(
+        """
+import faulthandler, logging, sys, warnings
+from iii_sync import errors, register_worker
+logging.getLogger('iii_sync').setLevel(logging.CRITICAL)
+warnings.simplefilter('ignore', ResourceWarning)
+faulthandler.dump_traceback_later(15, exit=True)
+with register_worker(sys.argv[1]) as w:
+    c = w.create_channel()
+    c.writer.write(b'a')
+    f = c.writer.makefile('wb')
+    f.write(b'it holds this still')
+    if sys.argv[2:]: c.writer._fail(errors.ChannelAbortedError('an earlier write was cut'))
+    with c.writer._state_lock:
+        del f
+    try: c.writer.write(b'b')
+    except errors.ChannelAbortedError: c.writer.abort()
+    else: raise AssertionError('a stream with a hole')
+    try: c.reader.read(timeout=10)
+    except errors.ChannelTruncatedError: c.reader.close()
+""",
+        engine_url,
+        *(["broken"] if broken else []),
+    )
 
 
 def test_an_infinite_timeout_is_no_limit(worker: Worker) -> None:

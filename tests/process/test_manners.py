@@ -97,6 +97,17 @@ while True:
     if before and writer.tell() == before: break
 writer.write(b'x')
 """,
+    "write behind another thread that connects": """
+w._ends._address = type(w._ends._address)(silent)
+writer = w.create_channel().writer
+def connect():
+    try: writer.write(b'x')
+    except errors.IIISyncError: pass
+threading.Thread(target=connect, daemon=True).start()
+accepted, _ = listener.accept()
+try: writer.write(b'x')
+finally: accepted.close()
+""",
     "leaving an open file": """
 with w.open(slow, 'wb') as f:
     f.write(b'x')

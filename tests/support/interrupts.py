@@ -46,7 +46,9 @@ class Interrupter:
         """
         self.where = ""
         self._left = at
-        before = sys.gettrace()
+        before, unraisable = sys.gettrace(), sys.unraisablehook
+        # In a finalizer, or in the callback of a weak reference, it is nobody's.
+        sys.unraisablehook = lambda args: None if args.exc_type is KeyboardInterrupt else unraisable(args)
         try:
             sys._getframe().f_trace_opcodes = True  # 3.12 wants to know before settrace()
             sys.settrace(self._enter)
@@ -63,6 +65,8 @@ class Interrupter:
             if not self.where:
                 raise
             self.where += f" -> {exc!r}"
+        finally:
+            sys.unraisablehook = unraisable
         return bool(self.where)
 
     def _enter(self, frame: FrameType, event: str, arg: Any) -> Optional[Callable[..., Any]]:
