@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import signal
 import socket
 import ssl
 import threading
@@ -64,6 +65,49 @@ def test_whoever_is_connecting_wakes_up(where: str) -> None:
         with pytest.raises(errors.WorkerClosedError):
             connect(address, address.url, route, NEVER, attempts)
     wait_until(lambda: len(os.listdir("/proc/self/fd")) <= before, "the close of every socket")
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals are sent to one thread here")
+@pytest.mark.parametrize("where", ["TCP", "proxy", "TLS", "handshake"])
+def test_a_signal_is_handled_while_a_socket_is_being_connected(where: str) -> None:
+    """In every one of its steps, and also one that another thread gets, which does not wake the main thread."""
+    attempts = Attempts()
+
+    def signal_to_this_thread() -> None:
+        wait_until(lambda: bool(attempts._under_way), "a socket")
+        time.sleep(0.2)  # into the wait
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: attempts.stop())
+    try:
+        with contextlib.ExitStack() as stack:
+            port = stack.enter_context(_deaf()) if where == "TCP" else stack.enter_context(raw_server(_silent)).port
+            address = Address(f"{'wss' if where == 'TLS' else 'ws'}://127.0.0.1:{port}")
+            route = Route({}, ssl.create_default_context(), f"http://127.0.0.1:{port}" if where == "proxy" else "")
+            signalled = in_thread(signal_to_this_thread)
+            began = time.monotonic()
+            with pytest.raises(errors.WorkerClosedError):
+                connect(address, address.url, route, 6.0, attempts)
+            assert time.monotonic() - began < 3.0
+            signalled()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_worker_that_ends_between_the_making_of_a_socket_and_its_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket that is not connecting yet cannot be woken."""
+    attempts, add = Attempts(), Attempts.add
+
+    def added(self: Attempts, sock: socket.socket) -> None:
+        add(self, sock)
+        self.stop()
+
+    monkeypatch.setattr(Attempts, "add", added)
+    with _deaf() as port:
+        address = Address(f"ws://127.0.0.1:{port}")
+        outcome = in_thread(lambda: connect(address, address.url, Route({}, None, ""), NEVER, attempts), wait=5)
+        with pytest.raises(errors.WorkerClosedError):
+            outcome()
 
 
 def _first_connected(asked: threading.Event, leave: threading.Event) -> Callable[[RawPeer], None]:
