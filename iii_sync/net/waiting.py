@@ -80,7 +80,10 @@ class Deadline:
 
     def __init__(self, timeout: Optional[float], *, silence: bool = False) -> None:
         # Locks can wait for so long; what is longer, and infinity, is no limit.
-        timeout = None if timeout is not None and timeout > threading.TIMEOUT_MAX else timeout
+        if timeout is not None and not timeout <= threading.TIMEOUT_MAX:
+            if timeout != timeout:
+                raise ValueError("a timeout must be a number of seconds, not NaN")
+            timeout = None
         self.timeout: Optional[float] = timeout
         self._silence = silence
         self._end = None if timeout is None else time.monotonic() + timeout
@@ -121,8 +124,8 @@ def _in_naps(wait: Callable[[float], object], timeout: Optional[float]) -> bool:
 
 def acquire(lock: Union[threading.Lock, RLock], timeout: Optional[float]) -> bool:
     """Take a lock, waiting at most ``timeout`` seconds; a signal is handled within half a second meanwhile."""
-    if timeout is not None and timeout <= _NAP:
-        return lock.acquire(timeout=max(0.0, timeout))  # -1 would be no limit
+    if timeout is not None and not timeout > _NAP:
+        return lock.acquire(timeout=max(0.0, timeout))  # -1 would be no limit; NaN is no time at all
     # Most waits are short, and for them this is all.
     if lock.acquire(timeout=_NAP):
         return True
