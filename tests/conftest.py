@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import os
 import signal
 import threading
 import time
@@ -28,6 +30,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 _QUICK_ROOMS = {"channels", "http", "net", "services", "triggers", "wire"}
 _NOT_QUICK = {"test_readme.py", "test_reconnect.py", "test_restart.py"}
 
+#: Where clients and peers keep connections from one test to the next, or leave the engine with what nobody reads.
+_KEEPING = {"consumers", "interop", "process", "servers", "webapps"}
+
+#: The sockets that a test found; and those of engines that were started in the middle of one.
+_FOUND = pytest.StashKey[set[str]]()
+_lasting: set[str] = set()
+
 
 @pytest.hookimpl(tryfirst=True)  # before -m is looked at
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,6 +50,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("quick")
 
 
+def _sockets() -> set[str]:
+    """The sockets of this process, where the system lists them."""
+    found = set()
+    with contextlib.suppress(FileNotFoundError):
+        for descriptor in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(FileNotFoundError):  # the listing's own
+                found.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+    return {name for name in found if name.startswith("socket:")}
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Note the sockets that a test finds; among them are those of engines that its fixtures have started to last."""
+    if item.path.relative_to(_HERE).parts[0] not in _KEEPING:
+        item.stash[_FOUND] = _sockets()
+    yield
+
+
 @pytest.fixture(scope="session")
 def _engines() -> Iterator[Callable[[str], EngineAddress]]:
     """One engine of each kind for the whole run, started when first asked for."""
@@ -49,7 +76,9 @@ def _engines() -> Iterator[Callable[[str], EngineAddress]]:
 
         def url_of(kind: str) -> EngineAddress:
             if kind not in urls:
+                before = _sockets()
                 urls[kind] = stack.enter_context(running_engine(kind))
+                _lasting.update(_sockets() - before)
             return urls[kind]
 
         yield url_of
@@ -133,21 +162,27 @@ def unique() -> Callable[[str], str]:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_left_behind() -> Iterator[None]:
-    """No test leaves a worker or one of its threads."""
+def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No test leaves a worker or one of its threads; nor, in most rooms, a socket that it has made."""
     yield
+    found = request.node.stash.get(_FOUND, None)
     left = list(iii_sync.worker._workers)
     for worker in left:
         worker.shutdown(2)
-    end = time.monotonic() + 10
+    started = time.monotonic()
     while True:
         threads = [
             thread.name
             for thread in threading.enumerate()
             if thread.name.startswith(("iii-io", "iii-handler", "iii-reconnect"))
         ]
-        if not threads or time.monotonic() > end:
+        sockets = set() if found is None else _sockets() - found - _lasting
+        waited = time.monotonic() - started
+        if not (threads or sockets) or waited > 10:
             break
+        if sockets and waited > 1:
+            gc.collect()  # those in a cycle warn of themselves
         time.sleep(0.01)
     assert not left, f"workers that were not shut down: {left}"
     assert not threads, f"threads that have not ended: {threads}"
+    assert not sockets, f"sockets that were not closed: {sockets}"
