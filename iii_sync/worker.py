@@ -686,9 +686,10 @@ class Worker:
 
         Makes a channel, starts the function with a reference to its other end in the payload, and returns this end as a
         file. Writing: leaving ``with`` ends the stream and waits for the function; ``.result`` has what it returned.
-        Reading: ``with`` left at the end of the stream waits likewise; left before, it cancels. Leaving on an exception
-        aborts. When the function fails its error is raised, by the write or read that is blocked, by the next one, or
-        on leaving. When it succeeds without reading everything, further writes raise ``BrokenPipeError``.
+        Reading: ``with`` left at the end of the stream waits likewise; left before, it cancels. Whoever stops where his
+        data ends, as ``pickle.load`` does, has not seen the end of the stream: ``read()`` goes there. Leaving on an
+        exception aborts. When the function fails its error is raised, by the write or read that is blocked, by the next
+        one, or on leaving. When it succeeds without reading everything, further writes raise ``BrokenPipeError``.
 
         Args:
             function_id: The function.
