@@ -74,7 +74,8 @@ class Ends:
         self._lock = threading.RLock()
         # The ends of the channels made here, while somebody holds them.
         self._own: weakref.WeakValueDictionary[tuple[str, str], End] = weakref.WeakValueDictionary()
-        self._open: weakref.WeakSet[End] = weakref.WeakSet()
+        # By identity, and not a WeakSet: that one is listed step by step, while others may be collected.
+        self._open: weakref.WeakValueDictionary[int, End] = weakref.WeakValueDictionary()
         self._used: dict[tuple[str, str], None] = {}  # in the order of use
         self._closed = False
 
@@ -170,7 +171,7 @@ class Ends:
             with self._lock:
                 # Whom shutdown() does not find among the open ends nobody would wake any more.
                 if not self._closed:
-                    self._open.add(end)
+                    self._open[id(end)] = end
                     return Connection(sock, self._loop, receiver, f"channel {ref.channel_id}")
         except BaseException:
             if receiver.connection is None:  # Ctrl-C: the exception may hold it for long
@@ -188,21 +189,24 @@ class Ends:
     def end_is_over(self, end: End) -> None:
         """The end is not used any more."""
         with self._lock:
-            self._open.discard(end)
+            self._open.pop(id(end), None)
 
     def open_writers(self) -> list[ChannelWriter]:
         """Return the connected writers whose streams have not ended."""
-        with self._lock:
-            ends = list(self._open)
+        ends = self._all_open()
         return [end for end in ends if isinstance(end, ChannelWriter) and not end.closed and end._failure is None]
 
     def fail_all(self, error: BaseException) -> None:
         """Drop every connected end; none is connected any more."""
         with self._lock:
             self._closed = True
-            ends = list(self._open)
-        for end in ends:
+        for end in self._all_open():
             end._fail(error)
+
+    def _all_open(self) -> list[End]:
+        with self._lock:
+            found = [reference() for reference in self._open.valuerefs()]
+        return [end for end in found if end is not None]
 
     # --- payloads and calls ----------------------------------------------------------------------------
 

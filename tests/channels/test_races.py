@@ -421,7 +421,7 @@ def test_a_shutdown_while_ends_come_and_go() -> None:
         for _ in range(5):
             some = [_AnEnd() for _ in range(3000)]
             for end in some:
-                everybody._open.add(end)
+                everybody._open[id(end)] = end
 
             def leave(some: list[_AnEnd] = some) -> None:
                 for end in some:
