@@ -346,7 +346,7 @@ def test_a_registration_above_the_limit_is_refused(engine_url: str, worker: Work
         attempts: list[Callable[[], object]] = [
             lambda: small.register_function(name, print, metadata=large),
             lambda: small.register_function(name, print, trigger=triggers.subscribe(large)),
-            lambda: small.register_http("GET", f"/{name}", print, description=large),
+            lambda: small.register_http("GET", f"/{name}", lambda request: None, description=large),
             lambda: small.register_trigger("subscribe", name, {"topic": large}),
             lambda: small.register_trigger_type(unique("hook"), large, (print, print)),
         ]
