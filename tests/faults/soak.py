@@ -27,7 +27,7 @@ from tests.support.engines import EngineProgram, engine_program
 
 from .judge import Outcome, describe, table
 from .peer import state_of
-from .plan import BENIGN, Plan
+from .plan import BENIGN, MIB, Plan
 from .station import Station
 
 __all__ = ["Soak", "main"]
@@ -295,14 +295,14 @@ def main(arguments: Optional[list[str]] = None) -> int:
 def long_stops(seed: int, seconds: float) -> Iterable[Plan]:
     """One long SIGSTOP of the other process in each mode.
 
-    It fires on the other process's own end, which is connected then: a stop while it connects would be longer than
-    what it allows for connecting, and rightly an error.
+    It fires on the other process's own end in the middle of a stream that is larger than all buffers on the way, so
+    that end is connected: a stop while it connects would be longer than what it allows for that, and rightly an error.
     """
     for index, mode in enumerate(("write", "read", "open-wb", "open-rb")):
         plan = Plan.draw(seed, 10_000_000 + index)
-        plan = dataclasses.replace(plan, mode=mode, size=max(plan.size, 1024 * 1024), seconds=seconds)
+        plan = dataclasses.replace(plan, mode=mode, size=64 * MIB, chunk=100_000, seconds=seconds)
         socket = "read" if plan.we_write else "write"
-        yield dataclasses.replace(plan, fault="stop-peer", phase="middle", socket=socket, place=("data", 10))
+        yield dataclasses.replace(plan, fault="stop-peer", phase="middle", socket=socket, place=("data", 32 * MIB))
 
 
 if __name__ == "__main__":
