@@ -270,7 +270,7 @@ def test_a_result_for_which_there_is_no_time_left(worker: Worker, peer: Worker, 
 
 
 def test_a_call_with_a_timeout_takes_no_thread_when_it_is_answered(engine_url: str, echo: str) -> None:
-    """Only the timer is cancelled. (The end of a span does take one, where a test before has imported OpenTelemetry.)"""
+    """Only the timer is cancelled. (The end of a span takes one: a test before may have imported OpenTelemetry.)"""
     with register_worker(engine_url, tracing=False) as worker:
         assert [worker.submit(echo, number, timeout=WAIT).result(WAIT) for number in range(3)] == [0, 1, 2]
         assert list(worker.map(echo, range(3), timeout=WAIT)) == [0, 1, 2]

@@ -302,8 +302,8 @@ waiter.join()
 
 #: What the main thread may hold when a signal comes.
 LOCKS = """
-    _lock _ends._lock _functions._lock _registrations._lock _registrations._triggers._lock
-    _registrations._providers._lock _session._lock _session._pending._lock _session._states._lock
+    _lock _ends._lock _functions._lock _registrations._lock _registrations._tables.triggers._lock
+    _registrations._tables.providers._lock _session._lock _session._pending._lock _session._states._lock
     _session._registering._lock _session._reconnecting._lock _loop.attempts._lock _pool._lock
 """
 
