@@ -178,6 +178,6 @@ def test_checks_end(local_engine_url: str, unique: Unique, schema: Any, value: A
 
 def test_large_values_are_shown_in_part() -> None:
     """Of what is wrong the beginning is shown, and no more is looked at."""
-    rest: Any = object()  # which could not be shown
-    (complaint,) = complaints(["x"] * 100 + [rest], {"type": "null"})
+    value: list[Any] = [*["x"] * 100, object()]  # which could not be shown
+    (complaint,) = complaints(value, {"type": "null"})
     assert 200 < len(complaint) < 300
