@@ -31,7 +31,7 @@ _QUICK_ROOMS = {"channels", "http", "net", "services", "triggers", "wire"}
 _NOT_QUICK = {"test_readme.py", "test_reconnect.py", "test_restart.py"}
 
 #: Where clients and peers keep connections from one test to the next, or leave the engine with what nobody reads.
-_KEEPING = {"consumers", "interop", "process", "servers", "webapps"}
+_KEEPING = {"benchmarks", "consumers", "interop", "process", "servers", "webapps"}
 
 #: The sockets that a test found; and those of engines that were started in the middle of one.
 _FOUND = pytest.StashKey[set[str]]()
