@@ -71,7 +71,6 @@ class Line:
         self._profile = task.profile
         self._perf: Optional[subprocess.Popen[bytes]] = None
         self._cpu = 0.0
-        self._kernel = 0.0
 
     def ready_and_go(self, **more: Any) -> float:
         """Say that all is ready, wait for the start, and return its time."""
@@ -84,7 +83,6 @@ class Line:
         if not sys.stdin.readline():
             sys.exit("the parent has gone")
         self._cpu = time.process_time()
-        self._kernel = os.times().system
         return time.monotonic()
 
     def cpu(self) -> float:
@@ -92,12 +90,11 @@ class Line:
         return time.process_time() - self._cpu
 
     def done(self, **result: Any) -> None:
-        """Say what was measured; and how many of the seconds of processor time the kernel has used."""
-        kernel = os.times().system - self._kernel
+        """Say what was measured."""
         if self._perf is not None:
             self._perf.send_signal(signal.SIGINT)
             self._perf.wait()
-        _say({"done": True, "kernel": kernel, **result})
+        _say({"done": True, **result})
 
     def wait_for_end(self) -> None:
         """Return when the parent has no more use for this process."""
