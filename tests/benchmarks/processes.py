@@ -34,11 +34,13 @@ class Program:
         self._command = command
         # Not a pipe: nobody reads it until something has gone wrong.
         self._errors = tempfile.TemporaryFile()
+        # Modules are compiled once, as in an installation, and not in every process that is measured.
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         self.started = time.monotonic()
         self._process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**os.environ, "OTEL_ENABLED": "false", **(environment or {})},
+            env={**inherited, "OTEL_ENABLED": "false", **(environment or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
