@@ -20,7 +20,7 @@ from ..errors import (
     ReadTimeout,
     fresh,
 )
-from ..net.inbox import Batch, Inbox
+from ..net.inbox import Batch, Inbox, Item
 from ..net.waiting import Deadline, RLock
 from ..official import pointing_elsewhere
 from .end import OWN_TIMEOUT, End, Owner, as_target, foreign, let_go
@@ -36,9 +36,6 @@ _log = logging.getLogger("iii_sync.channel")
 
 #: What :meth:`ChannelReader.peek` shows at most, unless more is asked for.
 _PEEK = 64 * 1024
-
-#: What is at hand: data, and where the unread part of it starts; or a text message.
-_Item = list[Any]
 
 
 @pointing_elsewhere
@@ -77,9 +74,10 @@ class ChannelReader(End):
         self._using = _Use()  # held by the thread that reads
         self._callbacks: list[Callable[[str], object]] = []
         # The rest belongs to the thread that reads.
-        self._items: deque[_Item] = deque()
-        self._batches: deque[tuple[Batch, int]] = deque()  # batches behind _items, each with its unread items
-        self._at_hand = 0  # bytes in _items
+        self._items: deque[Item] = deque()
+        self._start = 0  # what was read of the first of them, in bytes
+        self._batches: deque[Batch] = deque()  # what _items came in
+        self._at_hand = 0  # unread bytes in _items
         self._moving = False  # these are being changed; still set later: that was interrupted, and they are wrong
         self._kept = 0  # batches that were taken from the inbox
         self._position = 0
@@ -257,7 +255,7 @@ class ChannelReader(End):
         try:
             with self._using:
                 self._begin(timeout)
-                if not len(target) or not self._some():
+                if not target or not self._some():
                     return 0
                 return self._take_into(target)
         finally:
@@ -297,7 +295,8 @@ class ChannelReader(End):
             size = operator.index(size)
             if not self._some():
                 return b""
-            data, start = self._items[0]
+            data, start = self._items[0], self._start
+            assert not isinstance(data, str)
             return bytes(memoryview(data)[start : start + max(size, _PEEK)])
 
     def __iter__(self) -> ChannelReader:
@@ -310,8 +309,7 @@ class ChannelReader(End):
             self._begin(OWN_TIMEOUT)
             if not self._some():
                 raise StopIteration
-            data, start = self._items[0]
-            return self._take(len(data) - start)
+            return self._take(len(self._items[0]) - self._start)
 
     def readline(self, size: Optional[int] = -1, /, *, timeout: Optional[float] = OWN_TIMEOUT) -> bytes:
         """Return one line with its ``b"\\n"``, at most ``size`` bytes; the last may have none, and ``b""`` is the end.
@@ -404,14 +402,14 @@ class ChannelReader(End):
                     return
                 if not self._items:
                     continue
-                data = self._items[0][0]
+                data = self._items[0]
                 if isinstance(data, str):
                     self._moving = True
-                    self._drop_item()
+                    self._drop(1)
                     self._moving = False
                     event: Union[bytes, str] = data
                 else:
-                    event = self._take(len(data) - self._items[0][1])
+                    event = self._take(len(data) - self._start)
             yield event
 
     def on_message(self, callback: Callable[[str], object]) -> None:
@@ -553,12 +551,13 @@ class ChannelReader(End):
 
     def _begin(self, timeout: Optional[float]) -> None:
         """Begin a call that reads, with ``_using``."""
-        self._check_open()
-        self._wait = self._patience(timeout)
+        if self._closed:
+            self._check_open()
+        self._wait = self._timeout if timeout is OWN_TIMEOUT else self._patience(timeout)
         if self._moving:
             self._items.clear()
             self._batches.clear()
-            self._at_hand = 0
+            self._start = self._at_hand = 0
             self._end_by_interruption()
             self._moving = False
 
@@ -580,7 +579,7 @@ class ChannelReader(End):
     def _some(self) -> bool:
         """Wait until data is at hand; ``False`` at the end, which is raised if it is not a good one."""
         while True:
-            while self._items and isinstance(self._items[0][0], str):
+            while self._items and isinstance(self._items[0], str):
                 self._deliver()
             if self._items:
                 return True
@@ -590,7 +589,7 @@ class ChannelReader(End):
 
     def _more(self) -> bool:
         """Wait for the next batch; ``False`` at the end. Delivers text messages that nothing comes before."""
-        while self._items and isinstance(self._items[0][0], str) and self._callbacks:
+        while self._items and isinstance(self._items[0], str) and self._callbacks:
             self._deliver()
         if self._over:
             return False
@@ -615,11 +614,9 @@ class ChannelReader(End):
             raise
 
     def _keep(self, batch: Batch) -> None:
-        for item in batch.items:
-            self._items.append([item, 0])
-            if not isinstance(item, str):
-                self._at_hand += len(item)
-        self._batches.append((batch, len(batch.items)))
+        self._items.extend(batch.items)
+        self._at_hand += batch.length
+        self._batches.append(batch)
         self._kept += 1
 
     def _give_up(self, items: int, batches: int, at_hand: int) -> None:
@@ -696,21 +693,26 @@ class ChannelReader(End):
         if not data and self._over and self._end_error is not None:
             raise fresh(self._end_error)
 
-    def _drop_item(self) -> None:
-        """Take the first item off, and give its window back after the last item of its batch."""
-        self._items.popleft()
-        batch, left = self._batches[0]
-        if left > 1:
-            self._batches[0] = (batch, left - 1)
-        else:
-            self._batches.popleft()
-            batch.release()
+    def _drop(self, count: int) -> None:
+        """Take so many of the first items off, and give each window back after the last item of its batch."""
+        self._start = 0
+        while count:
+            batch = self._batches[0]
+            gone = min(count, batch.left)
+            for _ in range(gone):
+                self._items.popleft()
+            count -= gone
+            batch.left -= gone
+            if not batch.left:
+                self._batches.popleft()
+                batch.release()
 
     def _deliver(self) -> None:
         """Hand the text message that is next in the stream to the callbacks."""
-        text = self._items[0][0]
+        text = self._items[0]
+        assert isinstance(text, str)
         self._moving = True
-        self._drop_item()
+        self._drop(1)
         self._moving = False
         for callback in list(self._callbacks):
             callback(text)
@@ -724,16 +726,17 @@ class ChannelReader(End):
         taken = 0
         try:
             while taken < size or (rest and self._items):
-                data, start = self._items[0]
+                data = self._items[0]
                 if isinstance(data, str):
                     self._deliver()
                     continue
-                end = min(len(data), start + size - taken)
-                part = data if end - start == len(data) and isinstance(data, bytes) else bytes(data[start:end])
+                start, length = self._start, len(data)
+                end = min(length, start + size - taken)
+                part = bytes(data if end - start == length else data[start:end])
                 self._moving = True
                 parts.append(part)
-                taken += len(part)
-                self._advance(end, len(data))
+                taken += end - start
+                self._advance(end, length)
                 self._moving = False
         except BaseException:
             if not self._moving:
@@ -746,49 +749,63 @@ class ChannelReader(End):
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _put_back(self, part: bytes) -> None:
-        self._items.appendleft([part, 0])
-        self._batches.appendleft((Batch([], 0), 1))
+        first = self._items[0] if self._items else b""
+        if self._start and not isinstance(first, str):
+            self._items[0] = first[self._start :]
+            self._start = 0
+        self._items.appendleft(part)
+        self._batches.appendleft(Batch([part], len(part), 0))
         self._at_hand += len(part)
         self._position -= len(part)
 
     def _take_into(self, target: memoryview) -> int:
         """Copy data that is at hand into ``target``, up to the next text message."""
-        filled: int = 0
-        while filled < len(target) and self._items and not isinstance(self._items[0][0], str):
-            data, start = self._items[0]
-            end = min(len(data), start + len(target) - filled)
-            target[filled : filled + end - start] = data[start:end]
-            filled += end - start
-            self._moving = True
-            self._advance(end, len(data))
-            self._moving = False
+        size, filled, whole, start = len(target), 0, 0, self._start
+        for data in self._items:
+            if isinstance(data, str):
+                break
+            behind = filled + len(data) - start
+            if behind > size:
+                target[filled:] = memoryview(data)[start : start + size - filled]
+                start, filled = start + size - filled, size
+                break
+            target[filled:behind] = memoryview(data)[start:] if start else data
+            start, filled, whole = 0, behind, whole + 1
+            if filled == size:
+                break
+        self._moving = True
+        self._drop(whole)
+        self._start = start
+        self._at_hand -= filled
+        self._position += filled
+        self._moving = False
         return filled
 
-    def _advance(self, end: int, size: int) -> None:
-        start = self._items[0][1]
-        self._at_hand -= end - start
-        self._position += end - start
-        if end == size:
-            self._drop_item()
+    def _advance(self, end: int, length: int) -> None:
+        """Note that the first item, of ``length`` bytes, was read up to ``end``."""
+        count = end - self._start
+        self._at_hand -= count
+        self._position += count
+        if end == length:
+            self._drop(1)
         else:
-            self._items[0][1] = end
+            self._start = end
 
     def _find_line_end(self, skip: int) -> int:
         """Return how many bytes the next line has, or -1; the first ``skip`` bytes at hand hold no line end."""
-        passed = 0
-        for item in self._items:
-            data, start = item
+        passed = -self._start
+        for index, data in enumerate(self._items):
             if isinstance(data, str):
                 continue
-            size = len(data) - start
-            if passed + size > skip:
+            length = len(data)
+            if passed + length > skip:
                 if not isinstance(data, bytes):
-                    # Views cannot be searched. Copied once a batch item, not once a line.
-                    item[0] = data = bytes(data)
-                found: int = data.find(b"\n", start)
+                    # Views cannot be searched. Copied once an item, not once a line.
+                    self._items[index] = data = bytes(data)
+                found = data.find(b"\n", 0 if index else self._start)
                 if found >= 0:
-                    return passed + found + 1 - int(start)
-            passed += size
+                    return passed + found + 1
+            passed += length
         return -1
 
 

@@ -20,7 +20,7 @@ from .connection import Connection
 from .waiting import Condition
 from .windows import LARGEST, Windows
 
-__all__ = ["Batch", "Inbox"]
+__all__ = ["Batch", "Inbox", "Item"]
 
 #: Bytes that may wait for the consumer of one stream, before its socket is left alone.
 BUDGET = 4 * 1024 * 1024
@@ -37,26 +37,34 @@ SMALLEST_WINDOW = 64 * 1024
 #: The longest text message; it is kept whole in memory.
 MAX_TEXT = 64 * 1024 * 1024
 
+#: Data, or a text message.
+Item = Union[frames.Buffer, str]
+
 
 class Batch:
     """What one read brought.
 
     Attributes:
-        items: Data as views of the window or as bytes, never empty, and text messages as ``str``, in order.
+        items: Data as views of the window or as bytes of its own, never empty, and text messages as ``str``, in order.
+        length: The bytes of data in them.
         size: The memory it stands for, in bytes.
+        left: How many items are still to be read; for the consumer to count.
     """
 
-    __slots__ = ("items", "size", "_window", "_windows")
+    __slots__ = ("items", "length", "size", "left", "_window", "_windows")
 
     def __init__(
         self,
-        items: list[Union[memoryview, str]],
+        items: list[Item],
+        length: int,
         size: int,
         window: Optional[bytearray] = None,
         windows: Optional[Windows] = None,
     ) -> None:
-        self.items: list[Union[memoryview, str]] = items
+        self.items: list[Item] = items
+        self.length: int = length
         self.size: int = size
+        self.left: int = len(items)
         self._window = window
         self._windows = windows
 
@@ -126,47 +134,46 @@ class Inbox:
         # into many pieces; while more of them are to come, the window is still needed.
         many = more or len(pieces) >= frames.MAX_PIECES
         keep = size >= len(window) // 4 and not many
-        items: list[Union[memoryview, str]] = []
-        count = 0
+        items: list[Item] = []
+        length = texts = 0
         violation: Optional[frames.FrameError] = None
-        for opcode, payload, end in pieces:
-            self.stream.piece(opcode, len(payload), end)
+        for index, (opcode, payload, end) in enumerate(pieces):
             if opcode == frames.BINARY:
                 if payload:
-                    items.append(memoryview(payload if keep else bytes(payload)))
-                    count += len(payload)
+                    items.append(payload if keep or many else bytes(payload))
+                    length += len(payload)
             else:
                 try:
                     text = self._texts.add(payload, end)
                     if self._texts.oversize:
                         raise frames.FrameError(1009, f"a text message above {MAX_TEXT} bytes")
                 except frames.FrameError as exc:
-                    violation = exc  # what came before it still counts
+                    violation = exc
+                    pieces = pieces[: index + 1]  # what came before it still counts
                     break
                 if text is not None:
                     items.append(text)
-                    count += sys.getsizeof(text)  # of short texts far more than their characters
-        go_on = not items or self._enqueue(items, count, size, keep, many)
+                    texts += sys.getsizeof(text)  # of short ones far more than their characters
+        self.stream.pieces(pieces)
+        go_on = True
+        if items:
+            if many:
+                items = _joined(items)
+            if keep:
+                self._window = None
+                if size == len(window):
+                    self._window_size = min(2 * size, LARGEST)
+            memory = (len(window) if keep else length + texts) + _PIECE * len(items)
+            go_on = self._enqueue(Batch(items, length, memory, window if keep else None, self._windows))
         if violation is not None:
             raise violation
         return go_on
 
-    def _enqueue(self, items: list[Union[memoryview, str]], count: int, size: int, keep: bool, many: bool) -> bool:
-        window = self._window
-        assert window is not None
-        if many:
-            items = _joined(items)
-        if keep:
-            count = len(window)
-            self._window = None
-            if size == count:
-                self._window_size = min(2 * count, LARGEST)
-        count += _PIECE * len(items)
-        batch = Batch(items, count, window if keep else None, self._windows)
+    def _enqueue(self, batch: Batch) -> bool:
         with self._lock:
             self._queue.put_nowait(batch)
             self._put += 1
-            self._waiting += count
+            self._waiting += batch.size
             if self._waiting >= BUDGET or self._queue.qsize() >= MAX_ITEMS:
                 self._paused = True
                 return False
@@ -235,18 +242,18 @@ class Inbox:
             self._queue.put_nowait(None)
 
 
-def _joined(items: list[Union[memoryview, str]]) -> list[Union[memoryview, str]]:
+def _joined(items: list[Item]) -> list[Item]:
     """Join neighbouring data: thousands of tiny messages would cost far more memory than their bytes."""
-    joined: list[Union[memoryview, str]] = []
-    run: list[memoryview] = []
+    joined: list[Item] = []
+    run: list[frames.Buffer] = []
     for item in items:
         if isinstance(item, str):
             if run:
-                joined.append(memoryview(b"".join(run)))
+                joined.append(b"".join(run))
                 run = []
             joined.append(item)
         else:
             run.append(item)
     if run:
-        joined.append(memoryview(b"".join(run)))
+        joined.append(b"".join(run))
     return joined

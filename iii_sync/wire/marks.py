@@ -6,9 +6,10 @@ message directly before its Close. Official readers see the same bytes and texts
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Optional
 
-from .frames import BINARY
+from .frames import BINARY, Piece
 
 __all__ = ["OPENING", "StreamEnd"]
 
@@ -41,6 +42,15 @@ class StreamEnd:
     def torn(self) -> bool:
         """Whether there is nothing yet but a part of the opening mark; a foreign writer of nothing looks the same."""
         return self._counting and 0 < self._leading < OPENING
+
+    def pieces(self, pieces: Iterable[Piece]) -> None:
+        """Take note of pieces of data messages."""
+        for opcode, payload, end in pieces:
+            if end and payload and not self._counting:  # nearly always, and nothing is to be decided then
+                self.messages += 1
+                self._partial = self._open = self._last_empty = False
+            else:
+                self.piece(opcode, len(payload), end)
 
     def piece(self, opcode: int, size: int, end: bool) -> None:
         """Take note of a piece of a data message with ``size`` bytes."""
