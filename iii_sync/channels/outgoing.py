@@ -23,8 +23,9 @@ _PAUSE = 0.001
 #: does not stay in the processor's cache (1 MiB of it, often) from its masking to its sending costs a third more.
 _JOINED = 768 * 1024
 
-#: Room in front of a payload for its header and, the first time, for the opening mark.
-_AT = frames.HEADROOM + OPENING * 6
+#: Room in front of a payload for its header and, the first time, for the opening mark; a multiple of 16 bytes, because
+#: masking is a fifth slower elsewhere.
+_AT = (frames.HEADROOM + OPENING * 6 + 15) & ~15
 
 
 class Outgoing:
@@ -44,10 +45,14 @@ class Outgoing:
 
     Attributes:
         opened: Whether the opening mark is on its way, or there is none.
+        room: How many bytes still fit into the growing frame.
+        due: When the growing frame must leave, on the clock of :func:`time.monotonic`; ``None`` when it is empty.
     """
 
     def __init__(self, marked: bool) -> None:
         self.opened: bool = not marked
+        self.room: int = frames.MAX_FRAME
+        self.due: Optional[float] = None
         self._frames = [bytearray(), bytearray()]
         self._at = 0  # where the growing frame is
         self._leaving = 0  # where the frame is that next() gave out, which stays as it is until that is called again
@@ -56,16 +61,11 @@ class Outgoing:
         self._load = 0
         self._last = 0.0  # when the last bytes were added, or handed on
 
-    @property
-    def room(self) -> int:
-        """How many bytes still fit into the growing frame."""
-        return max(0, _JOINED - self._size) if self._size else frames.MAX_FRAME
-
     def add(self, piece: memoryview) -> bool:
         """Append bytes to the growing frame; there must be room for them.
 
         Returns:
-            Whether the frame should leave now. If not, it must leave within :data:`LATER` seconds.
+            Whether the frame should leave now. If not, it must leave at :attr:`due`.
         """
         now = time.monotonic()
         if now - self._last > _PAUSE:
@@ -73,6 +73,7 @@ class Outgoing:
         at, size = _AT + self._size, len(piece)
         if not self._size:
             self._key = frames.new_key()
+            self.due = now + LATER
         frame = self._frames[self._at]
         if at + size > len(frame):
             frame = self._grow(at + size)
@@ -82,8 +83,10 @@ class Outgoing:
         self._last = now
         idle = not self._size and self._load <= _LOAD
         self._load += size if size > _LEAST else _LEAST
+        room = _JOINED - self._size - size
+        self.room = room if room > 0 else 0
         self._size += size  # last: an interruption before it leaves the frame as it was
-        return idle or self._size + size > _JOINED
+        return idle or size > room
 
     def handed_on(self) -> None:
         """Note that what was added has been sent, or its sending arranged.
@@ -108,12 +111,15 @@ class Outgoing:
             begin -= len(mark)
         self._leaving, self._at = self._at, 1 - self._at
         self._size = 0
+        self.room = frames.MAX_FRAME
+        self.due = None
         return memoryview(frame)[begin : _AT + size]
 
     def clear(self) -> None:
         """Let the frames go: the connection is closed, and what refers to them may live until the next collection."""
         self._frames = [bytearray(), bytearray()]
         self._size = 0
+        self.due = None
 
     def last_words(self) -> bytes:
         """What to send before the stream is dropped: a stream that nobody has seen begin is opened, to be seen cut."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Callable, Literal, NoReturn, Optional, overload
@@ -20,7 +21,7 @@ from ..net.connection import STALL, Connection
 from ..net.waiting import NO_DEADLINE, Deadline, Event
 from ..official import pointing_elsewhere
 from ..wire import frames
-from .end import OWN_TIMEOUT, End, Owner, as_bytes, as_channel_error, let_go
+from .end import OWN_TIMEOUT, End, Owner, as_bytes, as_channel_error, foreign, let_go
 from .files import ChannelFileWriter, ChannelTextWriter, file_of_writer, writes_to
 from .outgoing import LATER, Outgoing, opening_mark
 from .refs import StreamChannelRef
@@ -176,9 +177,10 @@ class ChannelWriter(End):
         try:
             self._enter()
             try:
-                if view.nbytes:
-                    self._send(view, self._patience(timeout))
-                return view.nbytes
+                size = view.nbytes
+                if size:
+                    self._send(view, self._timeout if timeout is OWN_TIMEOUT else self._patience(timeout))
+                return size
             finally:
                 self._leave()
         finally:
@@ -334,7 +336,8 @@ class ChannelWriter(End):
     # --- inside ----------------------------------------------------------------------------------------
 
     def _enter(self) -> None:
-        self._check_process()
+        if self._pid != os.getpid():
+            raise foreign()
         with self._state_lock:
             if self._closed or self._failure is not None:
                 self._check_open()
@@ -369,7 +372,7 @@ class ChannelWriter(End):
             self._leave()
 
     def _send(self, view: memoryview, timeout: Optional[float]) -> None:
-        connection = self._connected(self._ending)
+        connection = self._connection or self._connected(self._ending)
         deadline = NO_DEADLINE if timeout is None else Deadline(timeout, silence=True)
         begun: list[bool] = []  # not empty: something of this call may be in the stream
         try:
@@ -386,13 +389,14 @@ class ChannelWriter(End):
         for start in range(0, size, frames.MAX_FRAME):
             piece = view[start : start + frames.MAX_FRAME] if size > frames.MAX_FRAME else view
             # A call is never split over two frames without need: so it can time out before it has begun.
-            self._make_room(connection, len(piece), deadline)
+            if outgoing.room < len(piece):
+                self._make_room(connection, len(piece), deadline)
             begun.append(True)
             if outgoing.add(piece):
                 left = not connection.push(deadline)
+                outgoing.handed_on()
             else:
                 connection.push_later(LATER)
-            outgoing.handed_on()
         self._sent += size
         if left:
             # All of it is in frames by now, and leaves whatever happens to this wait.

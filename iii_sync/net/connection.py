@@ -105,7 +105,14 @@ class Receiver(Protocol):
 
 
 class Source(Protocol):
-    """Frames that are not ready before the socket is. Called with the turn."""
+    """Frames that are not ready before the socket is. Called with the turn.
+
+    Attributes:
+        due: When the frames that are growing must leave, on the clock of :func:`time.monotonic`; ``None`` without any.
+            The reader thread looks at it without the turn.
+    """
+
+    due: Optional[float]
 
     def next(self) -> Optional[memoryview]:
         """Return the next whole frames, which stay as they are until this is called again; ``None`` for none."""
@@ -144,6 +151,7 @@ class Connection:
         self._read_wants_write = False  # reader thread only: OpenSSL has to send before it can receive
         self._send_wants_read = False  # with the turn: OpenSSL has to receive before it can send
         self._ended = False  # reader thread only: the receiver was told
+        self._asked = False  # the reader thread is to wait for the socket, and does not know yet; as the next one
         self._later = False  # a late push is due; set with the turn or on the reader thread
         self._late = False  # it was due while a sender had the turn, who makes up for it when he gives it back
         self._closed = False  # reader thread only: the descriptor is gone
@@ -321,7 +329,7 @@ class Connection:
                 return
 
     def push_later(self, delay: float) -> None:
-        """Send what waits in ``delay`` seconds, unless it has left by then; needs the turn and does not block."""
+        """Look in ``delay`` seconds whether what the source has is due; needs the turn and does not block."""
         if not self._later:
             self._later = True
             self._loop.call_later(delay, self._push_late)
@@ -364,20 +372,19 @@ class Connection:
             if self._error is not None:
                 self._loop.call_soon(self._close_if_over)
                 return
-            # Looked at after the turn is free, as what follows: the reader thread sets it before it looks once more.
-            if self._late:
-                self._loop.call_soon(self._push_late)
             if left:
                 # Looked at after the turn is free: the reader thread clears it before it tries to take the turn.
-                if not self._want_write:
+                if not self._want_write and not self._asked:
+                    self._asked = True
                     self._loop.call_soon(self._wait_to_push)
                 return
             # Look again: the reader thread may have found the turn taken just before it was given back.
-            if not self._outbox or not self._turn.acquire(blocking=False):
+            if not (self._outbox or self._late) or not self._turn.acquire(blocking=False):
                 if self._pong is not None:
                     self._loop.call_soon(self._send_pong)
                 return
             try:
+                self._late = False
                 self._push()
             except Exception:
                 pass  # the connection broke, and _try_send has noted it
@@ -503,6 +510,7 @@ class Connection:
             self.send_soon(pong)
 
     def _wait_to_push(self) -> None:
+        self._asked = False
         if not self._want_write and not self._ended:
             self._want_write = True
             self._watch()
@@ -540,15 +548,22 @@ class Connection:
 
     def _after_turn(self) -> None:
         """See to everything that the holder of the turn sees to when he gives it back."""
+        self._asked = False
         self._close_if_over()
         if not self._ended and self._push_soon():
             self._send_pong()
             self._watch()
 
     def _push_late(self) -> None:
-        self._later = self._late = False
-        if self._want_write or self._error is not None:
-            return  # it leaves when the socket has drained, or never
+        self._later = False
+        # Looked at after that: what begins to grow now is seen here, or has this called again.
+        due = None if self._source is None else self._source.due
+        if due is None or self._want_write or self._error is not None:
+            return  # nothing grows; or it leaves when the socket has drained, or never
+        remaining = due - time.monotonic()
+        if remaining > 0:
+            self.push_later(remaining)  # what this was meant for has left since
+            return
         if not self._push_soon():
             # Its owner does not look for what the source has when he gives it back, unless he is told.
             self._late = True
@@ -600,7 +615,7 @@ class Connection:
             if self._receive() < LARGEST:
                 break
         # A full buffer may have left the rest of a TLS record inside OpenSSL: no more than that is read now.
-        while self._inside_openssl() and self._receive(self._inside_openssl()):
+        while self._tls_lock is not None and self._inside_openssl() and self._receive(self._inside_openssl()):
             pass
 
     def _inside_openssl(self) -> int:

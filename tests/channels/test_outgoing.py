@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 from hypothesis import given, settings
@@ -186,6 +187,44 @@ class TestTheSocket:
         time.sleep(0.05)  # the late push finds the turn taken
         joining.connection._give_turn_back()
         assert joining.peer.recv_frame()[0] == 2
+
+    def test_a_late_push_is_for_what_is_late(self, joining: Joining) -> None:
+        """What has begun to grow since it was asked for has its own time."""
+        joining.connection.push_later(0)
+        with joining.connection._turn:
+            joining.outgoing.add(memoryview(b"young"))
+            joining.outgoing.due = due = time.monotonic() + 0.2
+        assert joining.peer.recv_frame() == (2, b"young")
+        assert time.monotonic() >= due
+
+    @pytest.mark.parametrize("drained", [True, False])
+    def test_writing_leaves_the_reader_thread_alone(
+        self, joining: Joining, monkeypatch: pytest.MonkeyPatch, drained: bool
+    ) -> None:
+        """It is asked now and then to look for what is late, or for the socket to drain, and not by each write."""
+        calls: list[object] = []
+        original = joining.connection._loop.call_soon
+
+        def call_soon(function: Callable[[], None]) -> None:
+            calls.append(function)
+            original(function)
+
+        def drain() -> None:
+            with contextlib.suppress(OSError):  # at the end of the test
+                while joining.peer.sock.recv(65536):
+                    pass
+
+        monkeypatch.setattr(joining.connection._loop, "call_soon", call_soon)
+        if drained:
+            threading.Thread(target=drain, daemon=True).start()
+        joining.add(b"a" * 300_000)  # more than the socket takes at once
+        writes, begin = 0, time.monotonic()
+        while time.monotonic() < begin + 0.1:
+            joining.add(b"piece", push=False)
+            writes += 1
+        elapsed = time.monotonic() - begin
+        assert writes > 500
+        assert len(calls) < 20 + 4 * elapsed / 0.001
 
     def test_control_frames_stay_between_frames(self, joining: Joining) -> None:
         """A pong goes behind the frame that is leaving, and before the one that grows."""

@@ -241,6 +241,7 @@ class _Once:
 
     def __init__(self) -> None:
         self.frame: Optional[bytes] = None
+        self.due: Optional[float] = 0.0  # since long
 
     def next(self) -> Optional[memoryview]:
         frame, self.frame = self.frame, None
