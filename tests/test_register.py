@@ -14,7 +14,7 @@ import pytest
 import iii_sync
 from iii_sync import InitOptions, Worker, errors, register_worker
 
-from .support.engines import engine_program
+from .support.engines import engine_program, free_ports
 from .support.rawserver import RawPeer, raw_server
 
 QUICK = 0.5
@@ -84,8 +84,7 @@ def test_nothing_listens(unused_url: str) -> None:
 
 @pytest.fixture
 def unused_url() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    (port,) = free_ports(1)
     return f"ws://127.0.0.1:{port}"
 
 
@@ -151,7 +150,7 @@ def test_the_connect_timeout_is_for_all_steps_together() -> None:
         error = refuses(server.url, connect_timeout=QUICK)
         stop.set()
         assert isinstance(error, errors.ConnectTimeout) and isinstance(error, TimeoutError)
-        assert QUICK <= time.monotonic() - started < QUICK + 2
+        assert QUICK <= time.monotonic() - started < 10
 
 
 def test_a_peer_that_accepts_and_says_nothing() -> None:
@@ -376,7 +375,7 @@ def test_the_states_are_told_once_each(engine_url: str, caplog: pytest.LogCaptur
     worker.add_connection_state_listener(heard.append)
     worker.add_connection_state_listener(heard.append)()
     worker.shutdown()
-    end = time.monotonic() + 5
+    end = time.monotonic() + 20
     while not heard and time.monotonic() < end:
         time.sleep(0.01)
     assert heard == ["disconnected"]

@@ -6,7 +6,6 @@ import json
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ import pytest
 
 from iii_sync import Worker, register_worker
 
+from ..support.engines import free_ports
 from ..support.rawserver import RawPeer, raw_server
 from ..support.terminal import terminal
 from ..support.waiting import wait_until
@@ -181,8 +181,7 @@ class TestFailure:
 
     def test_nobody_listens(self, start: Start) -> None:
         """An exit code of its own: nothing was called."""
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            url = f"ws://127.0.0.1:{listener.getsockname()[1]}"
+        url = f"ws://127.0.0.1:{free_ports(1)[0]}"
         status, out, err = finish(start("call", "x", url=url))
         assert (status, out) == (69, "")
         assert_one_line(err)

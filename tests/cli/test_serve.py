@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 from pathlib import Path
 from typing import Callable
@@ -13,6 +12,7 @@ import pytest
 
 from iii_sync import InvocationError, Worker, register_worker
 
+from ..support.engines import free_ports
 from .conftest import Start, assert_one_line, finish
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="signals")
@@ -142,8 +142,7 @@ class TestFinding:
 
     def test_no_engine(self, start: Start, folder: Path) -> None:
         """That is no error in the module: one line."""
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            url = f"ws://127.0.0.1:{listener.getsockname()[1]}"
+        url = f"ws://127.0.0.1:{free_ports(1)[0]}"
         status, out, err = finish(start("serve", "served_factory", url=url, cwd=folder))
         assert (status, out) == (69, "")
         assert_one_line(err)

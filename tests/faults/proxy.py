@@ -23,6 +23,8 @@ from typing import Callable, Optional, Union
 
 from iii_sync.wire.marks import OPENING
 
+from ..support.engines import free_ports
+
 __all__ = ["FaultProxy", "Place", "Shot"]
 
 UP, DOWN = "up", "down"
@@ -275,9 +277,9 @@ class FaultProxy:
 
     def __init__(self, upstream: int) -> None:
         self._upstream = upstream
-        self._listener: Optional[socket.socket] = socket.create_server(("127.0.0.1", 0), backlog=256)
+        (self.port,) = free_ports(1)  # nobody else's while it listens to nobody
+        self._listener: Optional[socket.socket] = socket.create_server(("127.0.0.1", self.port), backlog=256)
         self._listener.setblocking(False)
-        self.port: int = self._listener.getsockname()[1]
         self.url = f"ws://127.0.0.1:{self.port}"
         self._selector = selectors.DefaultSelector()
         self._wake, self._waker = socket.socketpair()

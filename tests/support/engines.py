@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import random
 import shutil
 import signal
 import socket
@@ -85,13 +87,30 @@ def real_engine_program() -> Optional[str]:
     return os.environ.get(REAL_ENGINE_VARIABLE) or shutil.which("iii")
 
 
+def _candidates() -> Iterator[int]:
+    """Ports that no other process of the suite is given, over and over.
+
+    They are below those that systems give to connections, and to whoever asks for any port: nobody takes one between
+    the moment that it is chosen and the moment that it is used, nor while an engine that was killed is down.
+    """
+    size = 1000
+    first = 20_000 + size * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 12)
+    begin = random.SystemRandom().randrange(size)  # another suite may run on this machine
+    return itertools.cycle(first + (begin + number) % size for number in range(size))
+
+
+_unused = _candidates()
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on right now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in sockets]
+    """Ports that nobody listens on, nor will before they are used."""
+    found: list[int] = []
+    while len(found) < count:
+        port = next(_unused)
+        with contextlib.suppress(OSError), socket.socket() as sock:
+            sock.bind(("127.0.0.1", port))
+            found.append(port)
+    return found
 
 
 class EngineProgram:
@@ -107,6 +126,12 @@ class EngineProgram:
         self.url = f"ws://127.0.0.1:{self.port}"
         self._directory = tempfile.mkdtemp(prefix="iii-engine-")
         self._process: Optional[subprocess.Popen[bytes]] = None
+
+    @property
+    def pid(self) -> int:
+        """Its process; while it runs."""
+        assert self._process is not None
+        return self._process.pid
 
     def _command(self) -> list[str]:
         """The program and its arguments."""
