@@ -93,8 +93,9 @@ class TestOnBothEngines:
             name = user.trigger(hook, "f", {"a": 1})
             assert first.receive()["id"] == name
         with worker(engine_url) as second:
-            while "code" not in user.ask("engine::triggers::info", {"id": hook}):
-                pass  # until the engine has noticed
+            for kind, gone in (("triggers", hook), ("registered-triggers", name)):
+                while "code" not in user.ask(f"engine::{kind}::info", {"id": gone}):
+                    pass  # until the engine has noticed
             self.provide(second, hook)
             assert second.receive() == forwarded(name, hook, config={"a": 1})
 

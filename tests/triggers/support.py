@@ -7,7 +7,9 @@ import urllib.request
 from typing import Any, Callable
 
 from iii_sync import Worker, triggers
-from iii_sync.triggers import TriggerConfig, TriggerSource
+from iii_sync.triggers import Trigger, TriggerConfig, TriggerSource
+
+from ..support.waiting import wait_until
 
 WAIT = 30.0
 
@@ -47,6 +49,13 @@ def fire(worker: Worker, kind: str, name: str, value: Any, http_url: str = "") -
 def value_of(kind: str, data: Any) -> Any:
     """The value in what a function, or a condition, is called with."""
     return {"queue": lambda: data, "state": lambda: data["new_value"], "stream": lambda: data["event"]["data"]}[kind]()
+
+
+def assert_active(trigger: Trigger, engine_kind: str) -> None:
+    """A trigger is active of which its provider has just heard; the real engine tells the provider first."""
+    if engine_kind == "real":
+        wait_until(trigger.is_active, "the trigger")
+    assert trigger.is_active()
 
 
 class Heard:

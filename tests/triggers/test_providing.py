@@ -14,7 +14,7 @@ from iii_sync.triggers import TriggerConfig
 
 from ..support.exceptions import Untellable
 from ..support.waiting import wait_until
-from .support import WAIT, Heard, Hooks, Unique
+from .support import WAIT, Heard, Hooks, Unique, assert_active
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def test_a_handler_that_fails_when_a_trigger_goes(
     assert all(record.exc_info is not None and "it stays" in str(record.exc_info[1]) for record in logged)
 
 
-def test_a_late_provider(worker: Worker, peer: Worker, hooks: Hooks, unique: Unique) -> None:
+def test_a_late_provider(engine_kind: str, worker: Worker, peer: Worker, hooks: Hooks, unique: Unique) -> None:
     """A trigger waits for it; one that was taken back meanwhile is not told."""
     hook = unique("hook")
     trigger, gone = worker.register_trigger(hook, "f", {"a": 1}), worker.register_trigger(hook, "f")
@@ -194,10 +194,11 @@ def test_a_late_provider(worker: Worker, peer: Worker, hooks: Hooks, unique: Uni
     peer.register_trigger_type(hook, "d", hooks)
     what, config = hooks.next()
     assert (what, config.id, config.config) == ("come", trigger.id, {"a": 1})
-    assert trigger.is_active() and hooks.told.empty()
+    assert_active(trigger, engine_kind)
+    assert hooks.told.empty()
 
 
-def test_a_provider_that_leaves(engine_url: str, worker: Worker, unique: Unique) -> None:
+def test_a_provider_that_leaves(engine_kind: str, engine_url: str, worker: Worker, unique: Unique) -> None:
     """It is told that its triggers go, before its shutdown returns; the next one gets them."""
     hook = unique("hook")
     first, second = Hooks(), Hooks()
@@ -215,7 +216,7 @@ def test_a_provider_that_leaves(engine_url: str, worker: Worker, unique: Unique)
     with register_worker(engine_url) as provider:
         provider.register_trigger_type(hook, "d", second)
         assert second.next()[1].id == trigger.id
-        assert trigger.is_active()
+        assert_active(trigger, engine_kind)
 
 
 def test_a_user_that_leaves(engine_url: str, worker: Worker, hooks: Hooks, unique: Unique) -> None:
