@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import socket
+import time
 import uuid
 from collections.abc import Iterator
 from functools import partial
@@ -17,7 +18,7 @@ import websocket
 
 from ..support.http import Answer
 from ..support.threads import in_thread
-from .peers import TIMEOUT, Worker, connect, end_url, read_to_close, send_close, worker
+from .peers import ANSWERED_AGAIN, TIMEOUT, Worker, connect, end_url, read_to_close, send_close, worker
 
 
 class Site:
@@ -235,6 +236,7 @@ class TestPlain:
             site.route(function=function)
             response = in_thread(site.request)
             mortal.invoked(function)
+            time.sleep(ANSWERED_AGAIN)  # else the real engine may not know of the call yet (PROTOCOL E-14)
             mortal.peer.shutdown()  # type: ignore[no-untyped-call]
             assert response().json["error"]["code"] == "invocation_stopped"
 

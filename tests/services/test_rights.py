@@ -17,6 +17,7 @@ from iii_sync import ReconnectionConfig, TriggerAction, Worker, errors, register
 from iii_sync.testing import FaultProxy
 from iii_sync.triggers import state, subscribe
 
+from ..engine.peers import ANSWERED_AGAIN
 from .conftest import GuardedEngine
 from .helpers import HELPERS
 
@@ -437,7 +438,10 @@ class TestRegistrations:
             call = guard.worker.submit(name, [1])
             # The worker hears the id without the prefix.
             asked = guest.until(type="invokefunction", function_id=f"new-{unique('renamed')}")
-            guest.send("invocationresult", invocation_id=asked["invocation_id"], function_id="x", result="done")
+            answer = {"invocation_id": asked["invocation_id"], "function_id": "x", "result": "done"}
+            guest.send("invocationresult", **answer)
+            time.sleep(ANSWERED_AGAIN)  # the real engine may not have been listening (PROTOCOL E-14)
+            guest.send("invocationresult", **answer)
             assert call.result(WAIT) == "done"
             guest.send("unregisterfunction", id=f"new-{unique('renamed')}")
             guest.settled()
