@@ -68,20 +68,28 @@ def store(worker: Worker, follower: Follower) -> Callable[[str, str, Any], None]
     return store
 
 
-def test_what_is_there_comes_first(follower: Follower, store: Setting) -> None:
+def test_what_is_there_comes_first(engine_kind: str, follower: Follower, store: Setting) -> None:
     """A ``sync`` after every join: of a group all values, of an item its value or null."""
+
+    def told() -> tuple[Any, Any]:
+        # The real engine tells of changes by a task of its own, which may come to those before the join behind it.
+        of, event = follower.next()
+        while engine_kind == "real" and event["type"] == "create":
+            of, event = follower.next()
+        return of, event
+
     store("g", "a", {"n": 1})
     store("g", "b", {"n": 2})
     follower.send("join", "1")
-    of, event = follower.next()
+    of, event = told()
     assert (of, event["type"]) == (("g", None), "sync")
     assert sorted(event["data"], key=str) == [{"n": 1}, {"n": 2}]
     follower.send("join", "2", id="a")
-    assert follower.next() == (("g", "a"), {"type": "sync", "data": {"n": 1}})
+    assert told() == (("g", "a"), {"type": "sync", "data": {"n": 1}})
     follower.send("join", "3", id="never")
-    assert follower.next() == (("g", "never"), {"type": "sync", "data": None})
+    assert told() == (("g", "never"), {"type": "sync", "data": None})
     follower.send("join", "4", "empty")
-    assert follower.next() == (("empty", None), {"type": "sync", "data": []})
+    assert told() == (("empty", None), {"type": "sync", "data": []})
 
 
 def test_what_changes(follower: Follower, store: Setting, worker: Worker) -> None:
