@@ -337,7 +337,8 @@ class TestCron:
     def test_accepted(self, listener: Worker, name: str, expression: str) -> None:
         """Ranges, steps, names, a year, shorthands."""
         listener.trigger("cron", name, {"expression": expression})
-        assert listener.take() == []
+        # Of some of them the time may just have come.
+        assert [frame for frame in listener.take() if frame["type"] != "invokefunction"] == []
 
     @pytest.mark.parametrize(
         ("expression", "expected"),
