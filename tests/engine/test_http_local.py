@@ -30,9 +30,15 @@ MIB = 1024 * 1024
 
 
 @pytest.fixture
-def owner() -> Iterator[Worker]:
-    """A worker on an engine that waits for a response for a short time only."""
-    with serving_http(http_timeout=1.0) as address, worker(address.url, name="owner") as owner:
+def http_timeout() -> float:
+    """How long the engine waits for a response."""
+    return TIMEOUT
+
+
+@pytest.fixture
+def owner(http_timeout: float) -> Iterator[Worker]:
+    """A worker on an engine of the test's own."""
+    with serving_http(http_timeout=http_timeout) as address, worker(address.url, name="owner") as owner:
         owner.http_url = address.http_url  # type: ignore[attr-defined]
         owner.url = address.url  # type: ignore[attr-defined]
         yield owner
@@ -46,6 +52,11 @@ def site(owner: Any) -> Site:
 
 class TestTime:
     """What happens when somebody is too slow."""
+
+    @pytest.fixture
+    def http_timeout(self) -> float:
+        """A short time, in which a busy machine can still do something."""
+        return 2.0
 
     def test_no_response(self, site: Site) -> None:
         """The client gets a 504, nothing is remembered, and who responds afterwards gets nowhere."""
@@ -89,7 +100,7 @@ class TestTime:
         call = site.owner.invoked(site.function)
         with connect(end_url(site.url, call["data"]["response"])) as writer:
             writer.send_binary(b"a")
-            assert not threading.Event().wait(1.5)
+            assert not threading.Event().wait(2.5)
             writer.send_binary(b"b")
             send_close(writer)
             assert response().body == b"ab"
