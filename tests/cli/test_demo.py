@@ -8,7 +8,6 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import IO
 
 import pytest
 
+from ..support.engines import free_ports
 from ..support.terminal import terminal
 from .conftest import Start, assert_one_line, finish
 
@@ -78,13 +78,13 @@ class TestSuccess:
 
     def test_local_engine(self, start: Start, scratch: Path) -> None:
         """Without III_URL it brings an engine, and leaves no process and no file behind."""
-        process = start("demo", "--size", "20MiB")
+        process = start("demo", "--size", "256MiB")  # else it may be over before we have looked
         worker_pid(process)
         started = children(process.pid)
         assert len(started) == 2
         status, out, err = finish(process)
         assert (status, err) == (0, "")
-        assert out.splitlines()[-1].startswith(f"OK: {20 * MIB:,} bytes")
+        assert out.splitlines()[-1].startswith(f"OK: {256 * MIB:,} bytes")
         assert re.search(r"peak memory   this process \d+ MB, worker \d+ MB, engine \d+ MB", out)
         assert_gone(started)
         assert not list(scratch.iterdir())
@@ -175,8 +175,7 @@ class TestFailure:
 
     def test_nobody_listens(self, start: Start) -> None:
         """The address is in the error."""
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            url = f"ws://127.0.0.1:{listener.getsockname()[1]}"
+        url = f"ws://127.0.0.1:{free_ports(1)[0]}"
         status, out, err = finish(start("demo", url=url))
         assert (status, out) == (69, "")
         assert_one_line(err)
@@ -204,7 +203,7 @@ class TestFailure:
     @posix_only
     def test_worker_killed_sending(self, start: Start, engine_url: str, scratch: Path) -> None:
         """The reading end fails at once; a stream that was cut is no short file."""
-        process = start("demo", "--size", "256MiB", url=engine_url)
+        process = start("demo", "--size", "512MiB", url=engine_url)
         pid = worker_pid(process)
         wait_for(process, "to worker")
         os.kill(pid, signal.SIGKILL)
@@ -247,7 +246,7 @@ class TestInterrupt:
     @pytest.mark.parametrize("moment", ["direction", "to worker"])
     def test_while_it_streams(self, start: Start, engine_url: str, moment: str) -> None:
         """In the middle of either direction, on a named engine."""
-        process = start("demo", "--size", "256MiB", url=engine_url)
+        process = start("demo", "--size", "512MiB", url=engine_url)
         pid = worker_pid(process)
         wait_for(process, moment)
         process.send_signal(signal.SIGINT)
