@@ -228,7 +228,7 @@ def test_a_connection_that_answers_no_ping_is_given_up(monkeypatch: pytest.Monke
 def test_a_silent_connection_that_answers_pings_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when this process was stopped for longer than a dead one is waited for."""
     monkeypatch.setattr(iii_sync.session.link, "_PING_EVERY", 0.1)
-    monkeypatch.setattr(iii_sync.session.link, "_DEAD_AFTER", 0.25)
+    monkeypatch.setattr(iii_sync.session.link, "_DEAD_AFTER", 1.0)
     pings: list[bytes] = []
 
     def answering(visit: Visit) -> None:
@@ -243,7 +243,7 @@ def test_a_silent_connection_that_answers_pings_stays(monkeypatch: pytest.Monkey
     with raw_engine(answering) as engine, register_worker(engine.url) as worker:
         heard = states_of(worker)
         wait_until(lambda: len(pings) > 5, "pings")
-        worker._loop.call_soon(lambda: time.sleep(1))  # as if stopped
+        worker._loop.call_soon(lambda: time.sleep(1.5))  # as if stopped
         before = len(pings)
         wait_until(lambda: len(pings) > before + 5, "more pings")
         assert heard == [] and len(engine.visits) == 1
@@ -255,7 +255,13 @@ def test_a_silent_connection_that_answers_pings_stays(monkeypatch: pytest.Monkey
 def test_delays_grow_while_connections_do_not_last(caplog: pytest.LogCaptureFixture) -> None:
     """An engine that flaps is not hammered, is told of once, and its listeners hear every change once."""
     caplog.set_level(logging.WARNING, "iii_sync.worker")
-    flapping = [until_told(_eof)] * 8
+    ended: list[float] = []
+
+    def leave(peer: RawPeer) -> None:
+        ended.append(time.monotonic())
+        _eof(peer)
+
+    flapping = [until_told(leave)] * 8
     config = ReconnectionConfig(initial_delay=0.02, jitter_factor=0.5)
     with raw_engine(*flapping, alive) as engine, register_worker(engine.url, reconnection_config=config) as worker:
         heard = states_of(worker)
@@ -269,9 +275,10 @@ def test_delays_grow_while_connections_do_not_last(caplog: pytest.LogCaptureFixt
         wait_until(lambda: len(engine.visits) == 9, "the last connection")
         assert worker.trigger("after", timeout=WAIT) == {"value": "after"}
         times = [visit.since for visit in engine.visits]
-        # The first try comes at once; 0.02, 0.04, … less a half at most.
-        for number, (one, other) in enumerate(zip(times[1:], times[2:])):
-            assert other - one >= min(0.01 * 2**number, 0.5), (number, times)
+        # The first try comes at once; 0.02, 0.04, … less a half at most. A busy machine only makes them longer: the end
+        # is noted before it can be seen, and a visit when it has come.
+        for number, (end_of_one, other) in enumerate(zip(ended[1:], times[2:])):
+            assert other - end_of_one >= min(0.01 * 2**number, 0.5), (number, ended, times)
         wait_until(lambda: heard and heard[-1] == "connected", "the last state")
     wait_until(lambda: heard[-1] == "disconnected", "the end")
     assert heard == ["reconnecting", "connected"] * 8 + ["disconnected"]
@@ -401,7 +408,7 @@ def test_a_refusal_that_does_not_pass_is_final(
 ) -> None:
     """It is no retry loop: calls that wait, and wait() itself, raise it."""
     caplog.set_level(logging.CRITICAL, "iii_sync")
-    monkeypatch.setattr(iii_sync.session.reconnecting, "REFUSED_FOR", 0.3)
+    monkeypatch.setattr(iii_sync.session.reconnecting, "REFUSED_FOR", 1.0)
     behaviour, error, text = REFUSALS[refusal]
     with raw_engine(until_told(_eof), behaviour) as engine:
         with register_worker(engine.url, reconnection_config=QUICK) as worker:
@@ -663,7 +670,7 @@ def test_shutdown_during_a_reconnect_is_quick_and_silent(
 ) -> None:
     """Whatever the reconnecting thread waits for; callers that wait for it wake up."""
     with raw_engine(until_told(_eof), phase) as engine:
-        worker = register_worker(engine.url, connect_timeout=4)
+        worker = register_worker(engine.url, connect_timeout=15)
         heard = states_of(worker)
         lose(worker)
         wait_until(lambda: len(engine.visits) > 1, "the second try")
@@ -672,7 +679,7 @@ def test_shutdown_during_a_reconnect_is_quick_and_silent(
         time.sleep(0.1)
         started = time.monotonic()
         worker.shutdown()
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 5
         with pytest.raises(errors.WorkerClosedError):
             waiting()
         wait_until(lambda: heard and heard[-1] == "disconnected", "the end")
