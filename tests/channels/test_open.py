@@ -282,6 +282,7 @@ def test_a_stream_that_goes_on_after_the_result(
     """The end of the stream counts, not the result."""
     monkeypatch.setattr(opened, "_GRACE", 0.1)
     threads: list[threading.Thread] = []
+    begun = threading.Event()
 
     def later(data: Any) -> str:
         writer = data["writer"]
@@ -290,10 +291,12 @@ def test_a_stream_that_goes_on_after_the_result(
             with writer as f:
                 for _ in range(10):
                     f.write(b"x")
+                    begun.set()
                     time.sleep(0.05)
 
         threads.append(threading.Thread(target=write))
         threads[-1].start()
+        begun.wait(WAIT)
         return "started"
 
     function = peer.register_function(unique("later"), later)

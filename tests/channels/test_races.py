@@ -226,19 +226,19 @@ def test_threads_that_use_an_end_for_the_first_time_wait_together_for_its_connec
         else:
             peer.sock.recv(100)  # never answers
 
-    with raw_server(serve) as server, register_worker(server.url, connect_timeout=0.7) as worker:
+    with raw_server(serve) as server, register_worker(server.url, connect_timeout=1.5) as worker:
         end: Any = worker.open_ref({"channel_id": "c", "access_key": "k", "direction": "write"})
         took: list[float] = []
 
         def write() -> None:
             began = time.monotonic()
-            with pytest.raises(errors.ConnectTimeout, match=r"0\.7 s$"):
+            with pytest.raises(errors.ConnectTimeout, match=r"1\.5 s$"):
                 end.write(b"x")
             took.append(time.monotonic() - began)
 
         for outcome in [in_thread(write) for _ in range(6)]:
             outcome()
-        assert min(took) >= 0.7 and max(took) < 2.1, took
+        assert min(took) >= 1.5 and max(took) < 6, took
 
 
 def test_a_signal_handler_that_uses_an_end_amid_its_connecting_is_refused(

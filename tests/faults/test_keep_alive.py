@@ -25,7 +25,7 @@ WAIT = 30.0
 STOPPED = """
 import sys, time
 import iii_sync.session.link
-iii_sync.session.link._PING_EVERY, iii_sync.session.link._DEAD_AFTER = 0.3, 0.5
+iii_sync.session.link._PING_EVERY, iii_sync.session.link._DEAD_AFTER = 0.3, 1.0
 with iii_sync.register_worker(sys.argv[1]) as worker:
     states = []
     worker.add_connection_state_listener(states.append)

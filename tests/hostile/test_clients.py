@@ -111,10 +111,13 @@ class TestHandshake:
 
         The point is to be a WebSocket; on the port for HTTP, to ask for something, and again after each answer.
         """
-        monkeypatch.setattr(engine_http, "IDLE", 0.5)
-        with serving_http(handshake=0.5) as address, normal(address.url), dial(getattr(address, port)) as sock:
-            sock.sendall(start)
+        monkeypatch.setattr(engine_http, "IDLE", 1.0)
+        with contextlib.ExitStack() as stack:
+            address = stack.enter_context(serving_http(handshake=1.0))
+            stack.enter_context(normal(address.url))
             started = time.monotonic()
+            sock = stack.enter_context(dial(getattr(address, port)))
+            sock.sendall(start)
             sock.settimeout(0.05)
             while True:
                 assert time.monotonic() - started < 10, "still open"
@@ -126,12 +129,12 @@ class TestHandshake:
                         sock.sendall(trickle)
                 except ConnectionError:
                     break
-            assert time.monotonic() - started > 0.3
+            assert time.monotonic() - started > 0.8
 
     def test_what_has_come_to_the_point_takes_its_time(self) -> None:
         """An upload that trickles, a second request, and a consumer that waits outlive a silent connection."""
         with contextlib.ExitStack() as stack:
-            address = stack.enter_context(serving_http(handshake=0.3))
+            address = stack.enter_context(serving_http(handshake=1.0))
             others = stack.enter_context(normal(address.url))
             others.worker.http("POST", "/count")(lambda request: {"bytes": len(request.request_body.read())})
             consumer = stack.enter_context(connect(address.stream_url))
@@ -304,11 +307,13 @@ class TestFloods:
 
     def test_channels_that_nobody_connects(self) -> None:
         """Thousands of them are gone after their time, and so is a reader that waited for a writer."""
-        hub = Hub(ttl=0.5)
+        now = [0.0]
+        hub = Hub(ttl=300, now=lambda: now[0])
         with serving(hub=hub, sweep_interval=0.1) as url, worker(url) as peer:
             for _ in range(2_000):
                 writer_ref, reader_ref = peer.create_channel(buffer_size=1024)
             with connect(end_url(url, reader_ref)) as waiting:
+                now[0] = 301.0
                 assert receive_frame(waiting).opcode == 8
             end = time.monotonic() + WAIT
             while len(hub):

@@ -22,7 +22,7 @@ def test_calls_handlers_channels_and_timeouts(engine_url: str) -> None:
         PATCHED
         + """
 echo = w.register_function('echo-' + w.worker_id, lambda d: d).id
-slow = w.register_function('slow-' + w.worker_id, lambda d: time.sleep(0.5) or 'slept').id
+slow = w.register_function('slow-' + w.worker_id, lambda d: time.sleep(1.5) or 'slept').id
 def take(d):
     h = hashlib.sha256()
     for chunk in d['reader']: h.update(chunk)
@@ -54,12 +54,12 @@ gevent.joinall(calls + uploads, raise_error=True)
 assert [call.value for call in calls] == list(range(200))
 with w.open(give, 'rb') as f: assert f.read() == b'0123456789' * 100_000
 ticking(lambda: w.trigger(slow))
-ticking(lambda: w.trigger(slow, timeout=0.2), TimeoutError)
-ticking(lambda: w.submit(slow).result(0.2), TimeoutError)
+ticking(lambda: w.trigger(slow, timeout=0.6), TimeoutError)
+ticking(lambda: w.submit(slow).result(0.6), TimeoutError)
 c = w.create_channel()
-c.reader.timeout = 0.3
+c.reader.timeout = 0.6
 ticking(lambda: c.reader.read(1), TimeoutError)
-c.writer.timeout = 0.3
+c.writer.timeout = 0.6
 c.writer.write(b'x')
 assert c.reader.read(1) == b'x'
 def fill():
@@ -87,7 +87,7 @@ assert not [t.name for t in threading.enumerate() if t.name.startswith('iii-io')
 @pytest.mark.parametrize("ending", ["", "w.shutdown()", "w.submit(w.register_function('f-' + w.worker_id, hang).id)"])
 def test_the_process_ends(engine_url: str, ending: str) -> None:
     """With and without shutdown(), and with a handler that hangs."""
-    run(PATCHED + "def hang(d): threading.Event().wait()\n" + ending + "\ntime.sleep(0.1)\n", engine_url, timeout=10)
+    run(PATCHED + "def hang(d): threading.Event().wait()\n" + ending + "\ntime.sleep(0.1)\n", engine_url, timeout=20)
 
 
 def test_a_fork(engine_url: str) -> None:

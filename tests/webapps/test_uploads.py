@@ -243,7 +243,7 @@ def test_errors_have_statuses(serve: Serve, application: str, tmp_path: Path) ->
     assert ask(site, "GET", "/files/0").status == 503
     site.stop()
     with killable_engine("local") as engine:
-        site = serve(application, engine.url, *KINDS["gthread"], FILES_TIMEOUT="1")
+        site = serve(application, engine.url, *KINDS["gthread"], FILES_TIMEOUT="2")
         assert [upload(site, "x", body).status, ask(site, "GET", "/files/0").status] == [503, 503]
         with stored_by(engine.url, tmp_path / "store", FILES_LIMIT="1000000"):
             answer = upload(site, "x", body)
