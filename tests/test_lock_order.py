@@ -26,6 +26,12 @@ from .support.threads import in_thread
 #: Taken by one thread and released by another: these are waited for, and guard nothing. Others' locks have no name.
 SIGNALS = {"", "net.waiting.sleeper", "calls._there"}
 
+#: What is taken while something else is held, to see that that is seen.
+EXPECTED = {
+    "session.session._lock": "triggers.registered._lock",
+    "net.connection._turn": "session.pending._lock",
+}
+
 
 class _Wrapped:
     """A lock, for those of which no class can be derived."""
@@ -131,14 +137,16 @@ def test_locks_are_taken_in_one_order(
         worker = register_worker(proxy.url)
         worker.add_connection_state_listener(lambda state: None)
         outcomes = [in_thread(functools.partial(_use, worker, number, stop)) for number in range(6)]
-        for _ in range(4):
+        for number in range(40):
             time.sleep(0.4)
             proxy.cut()
+            if number >= 3 and all(inner in recorder.taken[outer] for outer, inner in EXPECTED.items()):
+                break
         worker.shutdown()
         stop.set()
         for outcome in outcomes:
             outcome()
     seen = recorder.taken
-    assert "triggers.registered._lock" in seen["session.session._lock"]
-    assert "session.pending._lock" in seen["net.connection._turn"]
+    for outer, inner in EXPECTED.items():
+        assert inner in seen[outer]
     tuple(graphlib.TopologicalSorter(seen).static_order())  # raises CycleError, which names the locks
