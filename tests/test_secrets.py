@@ -239,14 +239,20 @@ def test_an_engine_that_goes_away(everything: Everything, options: dict[str, Any
         channel.reader.abort()
 
 
-#: What ``iii-sync serve`` runs here: a worker that soon ends.
+#: What ``iii-sync serve`` runs here: a worker that ends soon after it is waited for.
 SERVED = """
 import threading
 from iii_sync import register_worker
 
 def make():
     worker = register_worker()
-    threading.Timer(0.1, worker.shutdown).start()
+    wait = worker.wait
+
+    def wait_a_moment():
+        threading.Timer(0.1, worker.shutdown).start()
+        return wait()
+
+    worker.wait = wait_a_moment
     return worker
 """
 
