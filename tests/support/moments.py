@@ -8,7 +8,7 @@ import threading
 import time
 from typing import NamedTuple, Union
 
-__all__ = ["Moment", "moment", "tell", "until_asleep"]
+__all__ = ["Moment", "leave", "moment", "of_main_thread", "tell", "until_asleep"]
 
 
 class Moment(NamedTuple):
@@ -41,6 +41,21 @@ def moment(pid: Union[int, str] = "self") -> Moment:
                 with open(f"/proc/{pid}/task/{thread}/schedstat") as counts:
                     waited += int(counts.read().split()[1])
     return Moment(time.monotonic(), waited / 1e9)
+
+
+def of_main_thread(pid: Union[int, str] = "self") -> Moment:
+    """Now, in the life of a process's main thread, which outlives the others: also when it has just ended."""
+    waited = 0
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        with open(f"/proc/{pid}/schedstat") as counts:
+            waited = int(counts.read().split()[1])
+    return Moment(time.monotonic(), waited / 1e9)
+
+
+def leave() -> None:
+    """Print that this is the last thing that the program does, for :meth:`~tests.support.process.Script.leave`."""
+    now = of_main_thread()
+    print("leaving", now.time, now.waited)
 
 
 def tell(word: str) -> None:

@@ -15,14 +15,14 @@ import weakref
 from pathlib import Path
 from typing import Optional
 
-from .moments import Moment, moment
+from .moments import Moment, moment, of_main_thread
 
 ROOT = Path(__file__).resolve().parents[2]
 
 WAIT = 30.0
 
 #: The last thing that a program does whose end is measured; see :meth:`Script.leave`.
-LEAVE = "\nimport time; print('leaving', time.monotonic())\n"
+LEAVE = "\nfrom tests.support.moments import leave; leave()\n"
 
 #: All that development mode says about one stream that was left open at the end.
 LEFT_OPEN = re.compile(
@@ -153,22 +153,23 @@ class Script:
             self.lines.append(line)
 
     def leave(self) -> tuple[int, float]:
-        """Wait for the end behind :data:`LEAVE`; returns the exit code, and how many seconds it took from there."""
-        line = self.line()
-        while not line.startswith("leaving "):
-            line = self.line()
+        """Wait for the end behind :data:`LEAVE`; returns the exit code, and how many seconds it took from there.
+
+        What a busy machine adds does not count: the time for which the main thread waited for a processor.
+        """
+        leaving = self.moment("leaving")
         # Its clock is ours. Not wait(timeout), which looks now and then only.
-        gone: list[float] = []
+        gone: list[Moment] = []
 
         def watch() -> None:
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
-            gone.append(time.monotonic())
+            gone.append(of_main_thread(self.pid))
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
         watcher.join(WAIT)
         code = self.end()
-        return code, gone[0] - float(line.split()[1])
+        return code, gone[0].since(leaving)
 
 
 def _signal_group(group: int, number: int) -> None:
