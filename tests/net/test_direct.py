@@ -7,6 +7,7 @@ import errno
 import importlib
 import importlib.util
 import os
+import select
 import socket
 import struct
 import threading
@@ -106,6 +107,7 @@ def test_a_reset(calls: Any, pair: tuple[socket.socket, socket.socket], size: in
     near, far = pair
     far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     far.close()
+    assert select.select([near], [], [], 10)[0]
     with pytest.raises(ConnectionResetError):
         calls.recv_into(near, bytearray(size))
 
