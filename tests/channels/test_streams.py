@@ -703,7 +703,8 @@ def test_waiting_for_a_submitted_call_with_an_open_writer_names_the_cure(
     assert cure not in caplog.text
     with pytest.raises(errors.CallTimeout, match=cure):
         call.result(timeout=0.5)
-    assert f"{function.id} has not answered yet" in caplog.text and cure in caplog.text
+    wait_until(lambda: f"{function.id} has not answered yet" in caplog.text, "the warning")
+    assert cure in caplog.text
     channel.writer.close()
     assert call.result(timeout=WAIT) == (5 if wrote else 0)
 
