@@ -98,8 +98,8 @@ def test_recycled_processes(engine_url: str, digest: str, tmp_path: Path, kind: 
             assert time.monotonic() < end, pids
             pids.add(gunicorn.upload(100_000, len(pids)))
         # A process that gunicorn has just forked, and that does not mind signals yet, does not hear that it should
-        # stop; gunicorn kills it after its grace of 10 s. A gevent process takes longest to get there.
-        assert gunicorn.stop() < (18 if kind == "gevent" else 8)
+        # stop; gunicorn kills it after its grace of 10 s.
+        assert gunicorn.stop() < 18
     finally:
         gunicorn.kill()
     # A file of gunicorn's own, when it had to kill.
