@@ -13,7 +13,7 @@ from .plot import as_svg
 from .rows import GOALS, ROWS, Goal, Row
 from .running import Measured
 
-BRIEF = Settings(seconds=0.02, rounds=2)
+BRIEF = Settings(seconds=0.1, rounds=2)
 
 
 @pytest.fixture(scope="module")
