@@ -10,7 +10,7 @@ from typing import Any, Callable, Optional
 from .errors import ConfigurationError
 
 if typing.TYPE_CHECKING:
-    from .schema import Shape
+    from .annotations.schema import Shape
 
 __all__ = ["Handler", "refuse_async"]
 
@@ -175,7 +175,7 @@ def _shape(described: Any, annotation: Any, returned: bool = False) -> Optional[
     """
     if annotation in (inspect.Parameter.empty, None, Any, object, "Any", "object"):
         return None
-    from . import schema  # not before somebody has annotations
+    from .annotations import schema  # not before somebody has annotations
 
     return schema.shape(annotation, names=_names(described), returned=returned)
 

@@ -8,9 +8,9 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Union
 
+from .annotations.formats import json_schema
 from .arguments import optional_text
 from .errors import IIISyncError, InvocationError, RegistrationRejectedError, TriggerRegistrationError
-from .formats import json_schema
 from .functions import Function, FunctionRef, Functions, check_function_id
 from .pool import HandlerPool
 from .session import Link, Session

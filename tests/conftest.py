@@ -27,7 +27,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: What the quick suite (``-m quick``) is made of; of the files beside this one, all but the slowest.
-_QUICK_ROOMS = {"channels", "http", "net", "services", "triggers", "wire"}
+_QUICK_ROOMS = {"annotations", "channels", "http", "net", "services", "triggers", "wire"}
 _NOT_QUICK = {"test_readme.py", "test_reconnect.py", "test_restart.py"}
 
 #: Where clients and peers keep connections from one test to the next, or leave the engine with what nobody reads.

@@ -15,8 +15,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Callable, Generic, Optional, Protocol, TypeVar
 
+from ..annotations.formats import json_schema
 from ..errors import ConfigurationError
-from ..formats import json_schema
 from ..functions import FunctionRef, error_body
 from ..handlers import refuse_async
 from ..pool import HandlerPool

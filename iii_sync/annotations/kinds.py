@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, Callable, NamedTuple, Union
 
-from .channels import ChannelReader, ChannelWriter
-from .errors import InvocationError, brief, described
+from ..channels import ChannelReader, ChannelWriter
+from ..errors import InvocationError, brief, described
 
 __all__ = [
     "Anything",

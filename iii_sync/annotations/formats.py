@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .errors import ConfigurationError, InvalidPayloadError
-from .wire import messages
+from ..errors import ConfigurationError, InvalidPayloadError
+from ..wire import messages
 
 __all__ = ["json_schema"]
 

@@ -18,8 +18,9 @@ from typing import Any, Callable, NamedTuple, Optional, Union
 
 import typing_extensions
 
-from .channels import ChannelReader, ChannelWriter
-from .errors import InvalidPayloadError, InvocationError, described
+from ..channels import ChannelReader, ChannelWriter
+from ..errors import InvalidPayloadError, InvocationError, described
+from ..wire import messages
 from .hints import module_names, of_class, resolved
 from .kinds import (
     NO_DEFAULT,
@@ -42,7 +43,6 @@ from .kinds import (
     TypedDictionary,
     UnionOf,
 )
-from .wire import messages
 
 __all__ = ["Shape", "Unresolved", "shape"]
 

@@ -14,7 +14,7 @@ import pytest
 from typing_extensions import NotRequired, TypeAliasType, TypedDict
 
 from iii_sync import ChannelReader, ChannelWriter, InvocationError
-from iii_sync.schema import Shape, shape
+from iii_sync.annotations.schema import Shape, shape
 
 
 class Colour(enum.Enum):
@@ -394,8 +394,9 @@ def test_neither_this_nor_pydantic_is_imported_before_it_is_needed() -> None:
     code = (
         "import sys, iii_sync; from iii_sync.handlers import Handler;"
         "Handler('f', lambda data: data); h = Handler('g', print);"
-        "assert 'iii_sync.schema' not in sys.modules and 'pydantic' not in sys.modules;"
-        "exec('def f(data: int): return data'); h = Handler('h', f); assert 'iii_sync.schema' in sys.modules;"
-        "assert 'pydantic' not in sys.modules and h.run(3.0, None) == 3"
+        "assert 'iii_sync.annotations.schema' not in sys.modules and 'pydantic' not in sys.modules;"
+        "exec('def f(data: int): return data'); h = Handler('h', f);"
+        "assert 'iii_sync.annotations.schema' in sys.modules and 'pydantic' not in sys.modules;"
+        "assert h.run(3.0, None) == 3"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
