@@ -30,7 +30,7 @@ from typing import Any, Callable, Optional, Protocol
 from ..errors import WorkerClosedError
 from . import direct
 from .attempts import Attempts
-from .waiting import join
+from .waiting import LONGEST_WAIT, join
 from .windows import Windows
 
 __all__ = ["Loop", "Timer", "Watched"]
@@ -38,9 +38,6 @@ __all__ = ["Loop", "Timer", "Watched"]
 _log = logging.getLogger("iii_sync.io")
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-
-#: The longest wait of the selector, in seconds; it counts milliseconds in 32 bits.
-_LONGEST_WAIT = 3600.0
 
 
 class Watched(Protocol):
@@ -210,7 +207,7 @@ class Loop:
     def _turn(self, at_most: Optional[float] = None) -> None:
         timeout = at_most
         if at_most is None and self._timers:
-            timeout = min(max(0.0, self._timers[0][0] - time.monotonic()), _LONGEST_WAIT)
+            timeout = min(max(0.0, self._timers[0][0] - time.monotonic()), LONGEST_WAIT)
         for key, events in self._selector.select(timeout):
             owner = key.data
             if owner is None:

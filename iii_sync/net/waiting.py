@@ -56,14 +56,24 @@ if TYPE_CHECKING:
 else:
     RLock = type(threading.RLock())
 
-__all__ = ["NO_DEADLINE", "Condition", "Deadline", "Event", "RLock", "acquire", "join", "wait_for_socket"]
+__all__ = [
+    "LONGEST_WAIT",
+    "NO_DEADLINE",
+    "Condition",
+    "Deadline",
+    "Event",
+    "RLock",
+    "acquire",
+    "join",
+    "wait_for_socket",
+]
 
 #: The longest single wait of the main thread, in seconds. Handlers of signals run there and only while it is awake,
 #: and it is not woken by a signal that another thread gets, or that comes just before it falls asleep.
 _NAP = 0.4
 
-#: The longest single wait of another thread, in seconds: ``poll`` counts milliseconds in 32 bits.
-_LONGEST_WAIT = 86_400.0
+#: The longest single wait of another thread, in seconds: ``poll`` and selectors count milliseconds in 32 bits.
+LONGEST_WAIT = 86_400.0
 
 
 class Deadline:
@@ -109,7 +119,7 @@ NO_DEADLINE: Deadline = Deadline(None)
 
 def _single_wait(remaining: Optional[float]) -> float:
     """Return how many of the seconds that remain the calling thread may sleep at once."""
-    longest = _NAP if threading.get_ident() == threading.main_thread().ident else _LONGEST_WAIT
+    longest = _NAP if threading.get_ident() == threading.main_thread().ident else LONGEST_WAIT
     return longest if remaining is None else min(longest, remaining)
 
 

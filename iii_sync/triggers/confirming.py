@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol
 
 from ..errors import IIISyncError, InvocationError, PermissionDeniedError
 from ..wire import messages
-from .sources import ENGINE_TYPES
+from .sources import DEFAULT_NAMESPACE, ENGINE_TYPES
 
 if TYPE_CHECKING:
     from ..options import InitOptions
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["Asks", "Confirming"]
 
 _log = logging.getLogger("iii_sync.worker")
-
-_DEFAULT_NAMESPACE = "default"
 
 #: Seconds after which a trigger that seems to be refused is looked for again: a provider that has just left is still
 #: listed until the engine has cleaned up, and the words of one that refuses are still on their way.
@@ -47,7 +45,7 @@ class Confirming:
     def __init__(self, ask: Asks, options: InitOptions, worker_name: str) -> None:
         self._ask = ask
         self._timeout = options.connect_timeout
-        self._namespace = options.namespace or _DEFAULT_NAMESPACE
+        self._namespace = options.namespace or DEFAULT_NAMESPACE
         self._worker_name = worker_name
 
     def is_active(self, registration: messages.Message) -> bool:
@@ -124,7 +122,7 @@ class Confirming:
     def _is_refused(self, registration: messages.Message, was_told: Callable[[], bool]) -> bool:
         """Whether a trigger is not bound, nobody said why, and its type is there; warns if the type is not."""
         kind, own = registration["trigger_type"], registration.get("trigger_namespace")
-        namespaces = {self._namespace, _DEFAULT_NAMESPACE} if own is None else {own}
+        namespaces = {self._namespace, DEFAULT_NAMESPACE} if own is None else {own}
         for pause in (_AGAIN_AFTER, 0.0):
             if self.is_active(registration) or was_told():
                 return False
@@ -132,7 +130,7 @@ class Confirming:
                 types = self._types()
             except PermissionDeniedError:
                 # The engine's own types are there; of others this worker cannot know.
-                if _DEFAULT_NAMESPACE not in namespaces or kind not in ENGINE_TYPES:
+                if DEFAULT_NAMESPACE not in namespaces or kind not in ENGINE_TYPES:
                     raise
             else:
                 if not any(item["id"] == kind and item["namespace"] in namespaces for item in types):
@@ -146,7 +144,7 @@ class Confirming:
         target: str = registration["function_id"]
         found: Optional[set[str]] = None
         try:
-            namespace = registration.get("namespace") or _DEFAULT_NAMESPACE
+            namespace = registration.get("namespace") or DEFAULT_NAMESPACE
             found = _trigger_ids(self._look("engine::functions::info", function_id=target, namespace=namespace))
         except InvocationError:
             pass  # not there under this id, or not to be seen

@@ -24,15 +24,13 @@ from ..session import Link, Session
 from ..wire import messages
 from .confirming import Confirming
 from .registered import Trigger, named
-from .sources import ENGINE_TYPES
+from .sources import DEFAULT_NAMESPACE, ENGINE_TYPES
 
 __all__ = ["Providers", "TriggerConfig", "TriggerHandler", "TriggerType", "type_registration"]
 
 _log = logging.getLogger("iii_sync.worker")
 
 _KEYS = {"id", "description", "trigger_request_format", "call_request_format", "namespace"}
-
-_DEFAULT_NAMESPACE = "default"
 
 ConfigT = TypeVar("ConfigT")
 
@@ -55,7 +53,7 @@ class TriggerConfig(Generic[ConfigT]):
     function_id: str
     config: ConfigT
     metadata: Any = None
-    namespace: str = _DEFAULT_NAMESPACE
+    namespace: str = DEFAULT_NAMESPACE
 
 
 class TriggerHandler(Protocol[ConfigT]):
@@ -206,7 +204,7 @@ class Provider:
                 message["function_id"],
                 message.get("config"),
                 message.get("metadata"),
-                namespace if isinstance(namespace, str) else _DEFAULT_NAMESPACE,
+                namespace if isinstance(namespace, str) else DEFAULT_NAMESPACE,
             )
             error: Optional[messages.Message] = None
             try:
@@ -336,7 +334,7 @@ class Providers:
                 provider.release(trigger_id)
         elif isinstance(message.get("function_id"), str):
             with self._lock:
-                found = self._table.get((message.get("trigger_namespace") or _DEFAULT_NAMESPACE, trigger_type))
+                found = self._table.get((message.get("trigger_namespace") or DEFAULT_NAMESPACE, trigger_type))
             if found is not None:
                 found.bind(link, message, lambda result: self._session.answer(link, result))
             else:
@@ -385,10 +383,10 @@ def type_registration(
         raise ConfigurationError(f"description={description!r}: give one line for people who list trigger types")
     if namespace is not None:
         named(namespace, "namespace", "a name, or leave it out")
-    namespace = namespace or own_namespace or _DEFAULT_NAMESPACE
+    namespace = namespace or own_namespace or DEFAULT_NAMESPACE
     # A worker that provides a type of the engine takes it over, and when that worker leaves nobody serves it until the
     # engine restarts, as with functions (E-16).
-    if type_id.startswith("engine::") or (type_id in ENGINE_TYPES and namespace == _DEFAULT_NAMESPACE):
+    if type_id.startswith("engine::") or (type_id in ENGINE_TYPES and namespace == DEFAULT_NAMESPACE):
         raise ConfigurationError(
             f"trigger type {type_id!r} is served by the engine itself and cannot be provided in {namespace!r}: it "
             "would be gone for everybody once this worker leaves; choose another id, or another namespace"

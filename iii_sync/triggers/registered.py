@@ -12,7 +12,7 @@ from ..session import Session
 from ..wire import messages
 from .confirming import Confirming
 from .routes import route
-from .sources import TriggerSource, check_config
+from .sources import DEFAULT_NAMESPACE, TriggerSource, check_config
 
 __all__ = ["Trigger", "Triggers", "trigger_registration"]
 
@@ -211,7 +211,7 @@ def trigger_registration(
     config = messages.check({} if config is None else config, "config")
     metadata = messages.check(metadata, "metadata")
     namespace = own_namespace if namespace is None else namespace
-    if trigger_namespace in (None, "default"):  # elsewhere the name may mean another type
+    if trigger_namespace in (None, DEFAULT_NAMESPACE):  # elsewhere the name may mean another type
         check_config(trigger_type, config, namespace)
     return messages.register_trigger(
         messages.new_id() if trigger_id is None else trigger_id,

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from ..errors import ConfigurationError
 
 __all__ = [
+    "DEFAULT_NAMESPACE",
     "ENGINE_TYPES",
     "TriggerSource",
     "check_config",
@@ -25,6 +26,9 @@ __all__ = [
     "subscribe",
     "trigger_sources",
 ]
+
+#: Where everything lives whose worker says nothing of a namespace.
+DEFAULT_NAMESPACE = "default"
 
 #: The types that the engine itself serves, in ``default``.
 ENGINE_TYPES = frozenset(
@@ -326,7 +330,7 @@ def check_config(trigger_type: str, config: Any, namespace: Optional[str] = None
                 "never asked by the engine (PROTOCOL 9); leave it out, and look at the message in the function itself"
             )
     elif trigger_type == "log":
-        if namespace not in (None, "default"):
+        if namespace not in (None, DEFAULT_NAMESPACE):
             raise ConfigurationError(
                 f"namespace={namespace!r}: the engine looks for the function of a 'log' trigger in 'default' only "
                 "(E-40); have a worker without a namespace offer it, and say namespace='default' here"

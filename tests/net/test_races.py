@@ -135,7 +135,7 @@ def test_a_write_timeout_of_a_month_is_no_error(loop: Loop) -> None:
 
 def test_a_wait_for_a_socket_outlasts_the_longest_single_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """It ends when the socket is ready, or when its own time has passed, and not before."""
-    for name in ("_LONGEST_WAIT", "_NAP"):
+    for name in ("LONGEST_WAIT", "_NAP"):
         monkeypatch.setattr(waiting, name, 0.01)
     ours, theirs = socket.socketpair()
     with ours, theirs:
