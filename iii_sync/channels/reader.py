@@ -255,7 +255,10 @@ class ChannelReader(End):
         try:
             with self._using:
                 self._begin(timeout)
-                if not target or not self._some():
+                if not target:
+                    return 0
+                # Looked at here, too, because most calls find data.
+                if (not self._items or isinstance(self._items[0], str)) and not self._some():
                     return 0
                 return self._take_into(target)
         finally:
@@ -593,7 +596,8 @@ class ChannelReader(End):
             self._deliver()
         if self._over:
             return False
-        self._connected(self._inbox)
+        if self._connection is None:
+            self._connected(self._inbox)
         items, batches, at_hand = len(self._items), len(self._batches), self._at_hand
         try:
             while True:

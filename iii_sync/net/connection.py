@@ -673,7 +673,7 @@ class Connection:
 
     def _handle_pieces(self, pieces: list[frames.Piece], size: int, more: bool) -> None:
         data = pieces
-        if _has_control_frames(pieces):
+        if self._parser.control:
             data = [piece for piece in pieces if piece.opcode <= frames.BINARY]
             pings = [piece for piece in pieces if piece.opcode == frames.PING]
             if pings:
@@ -758,13 +758,6 @@ class Connection:
 
     def _as_connection_error(self, exc: OSError) -> EngineConnectionError:
         return EngineConnectionError(f"{self._label}: {exc}")
-
-
-def _has_control_frames(pieces: list[frames.Piece]) -> bool:
-    for piece in pieces:
-        if piece[0] > frames.BINARY:
-            return True
-    return False
 
 
 def _wants_read(exc: OSError) -> bool:

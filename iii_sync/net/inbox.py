@@ -12,12 +12,12 @@ from __future__ import annotations
 import queue
 import sys
 import threading
-from typing import Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from ..wire import frames
 from ..wire.marks import StreamEnd
 from .connection import Connection
-from .waiting import Condition
+from .waiting import Condition, Deadline
 from .windows import LARGEST, Windows
 
 __all__ = ["Batch", "Inbox", "Item"]
@@ -75,6 +75,50 @@ class Batch:
         self._window = None
 
 
+if TYPE_CHECKING:
+    _Base = queue.Queue[Optional[Batch]]
+else:
+    _Base = queue.Queue
+
+
+class _Queue(_Base):
+    """A ``queue.Queue`` that takes one call for what takes five there; nobody waits for room in it.
+
+    A consumer that is interrupted does not leave its lock taken, for the reader thread would hang: see
+    :mod:`iii_sync.net.waiting`.
+    """
+
+    def __init__(self, maxsize: int) -> None:
+        super().__init__(maxsize)
+        self._changed = changed = Condition()
+        inherited: Any = changed  # it does what these are used for
+        self.mutex = self.not_empty = self.not_full = self.all_tasks_done = inherited
+
+    def put_nowait(self, item: Optional[Batch]) -> None:
+        with self._changed:
+            if len(self.queue) >= self.maxsize:
+                raise queue.Full
+            self.queue.append(item)
+            self._changed.notify_all()
+
+    def get(self, block: bool = True, timeout: Optional[float] = None) -> Optional[Batch]:
+        try:
+            with self._changed:
+                if not self.queue:
+                    deadline = Deadline(timeout if block else 0)
+                    while not self.queue:
+                        if deadline.expired:
+                            raise queue.Empty
+                        self._changed.wait(deadline.remaining())
+                batch: Optional[Batch] = self.queue.popleft()
+                return batch
+        except BaseException:
+            # ``with`` does not cover the jump back of the loop in Python 3.13.
+            if self._changed._is_owned():
+                self._changed.release()
+            raise
+
+
 class Inbox:
     """Receives one stream and holds it for its consumer.
 
@@ -92,12 +136,8 @@ class Inbox:
         self.connection: Optional[Connection] = None
         # Wider than MAX_ITEMS: one read may bring several items, and then there are the wake-ups.
         self._queue: queue.Queue[Optional[Batch]] = queue.Queue(MAX_ITEMS + 512)
-        self._mutex: Any = None
-        if hasattr(self._queue, "mutex"):  # gevent's queues have none
-            # A consumer that is interrupted must not leave it taken, for the reader thread would hang.
-            self._mutex = Condition()
-            self._queue.mutex = self._queue.not_empty = self._mutex
-            self._queue.not_full = self._queue.all_tasks_done = self._mutex
+        if hasattr(self._queue, "mutex"):  # gevent's has none, and wakes its own kind of threads
+            self._queue = _Queue(MAX_ITEMS + 512)
         self._lock = threading.Lock()
         self._waiting = 0  # bytes in the queue; under _lock
         self._paused = False  # under _lock
@@ -174,7 +214,7 @@ class Inbox:
             self._queue.put_nowait(batch)
             self._put += 1
             self._waiting += batch.size
-            if self._waiting >= BUDGET or self._queue.qsize() >= MAX_ITEMS:
+            if self._waiting >= BUDGET or len(self._queue.queue) >= MAX_ITEMS:
                 self._paused = True
                 return False
         return True
@@ -210,18 +250,13 @@ class Inbox:
                 if self._queue.empty():
                     return None
                 continue
-            except BaseException:
-                # The ``with`` inside get() does not cover the jump back of its loop in Python 3.13.
-                if self._mutex is not None and self._mutex._is_owned():
-                    self._mutex.release()
-                raise
             if batch is None:
                 if self.over:
                     continue
                 return None
             with self._lock:
                 self._waiting -= batch.size
-                resume = self._paused and self._waiting <= BUDGET // 2 and self._queue.qsize() <= MAX_ITEMS // 2
+                resume = self._paused and self._waiting <= BUDGET // 2 and len(self._queue.queue) <= MAX_ITEMS // 2
                 if resume:
                     self._paused = False
             if resume and self.connection is not None:

@@ -233,11 +233,13 @@ class FrameParser:
     Attributes:
         error: The first violation seen, after which nothing more is parsed; ``None`` so far.
         closed: Whether a Close frame was seen; what follows it is ignored.
+        control: Whether the last :meth:`feed` gave control frames.
     """
 
     def __init__(self) -> None:
         self.error: Optional[FrameError] = None
         self.closed: bool = False
+        self.control: bool = False
         self._head = bytearray()  # an unfinished header
         self._left = 0  # payload bytes of the current frame still to come
         self._end = True  # whether the current frame ends its message
@@ -262,6 +264,7 @@ class FrameParser:
         """
         view = memoryview(data)
         pieces: list[Piece] = []
+        self.control = False
         position, size = 0, len(view)
         try:
             while position < size and len(pieces) < MAX_PIECES:
@@ -362,6 +365,7 @@ class FrameParser:
                     parse_close(content)
                     self.closed = True
                 pieces.append(Piece(self._opcode, content, True))
+                self.control = True
             return
         end = complete and self._end
         if payload or end:
