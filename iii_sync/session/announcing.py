@@ -15,15 +15,13 @@ __all__ = ["announcement"]
 
 def announcement(options: InitOptions, worker_name: str) -> dict[str, Any]:
     """Return what a worker tells of itself: the argument of ``engine::workers::register``."""
-    import platform  # with the first connection, like the options
-
-    from ..options import MAX_PAYLOAD
+    from ..options import MAX_PAYLOAD  # with the first connection
 
     data: dict[str, Any] = {
         "runtime": "python",
         "version": _version.__version__,
         "name": worker_name,
-        "os": f"{platform.system()} {platform.release()} ({platform.machine()})",
+        "os": _system(),
         "pid": os.getpid(),
         "telemetry": {
             "language": (os.environ.get("LANG") or "").partition(".")[0] or None,
@@ -40,3 +38,12 @@ def announcement(options: InitOptions, worker_name: str) -> dict[str, Any]:
     }
     data.update({key: value for key, value in optional.items() if value})
     return data
+
+
+def _system() -> str:
+    if hasattr(os, "uname"):
+        found = os.uname()
+        return f"{found.sysname} {found.release} ({found.machine})"
+    import platform  # only where it must be: it is large, and knows what os.uname() does not have on Windows
+
+    return f"{platform.system()} {platform.release()} ({platform.machine()})"

@@ -404,8 +404,7 @@ with register_worker(sys.argv[1]) as w:
 new = set(sys.modules) - before
 ours = {name[9:] for name in new if name.startswith('iii_sync.')}
 assert ours <= set(sys.argv[2].split()), ours - set(sys.argv[2].split())
-heavy = {'asyncio', 'difflib', 'email', 'numpy', 'subprocess', 'tempfile', 'unicodedata', 'uuid'}
-if sys.version_info < (3, 11): heavy.remove('subprocess')  # which platform imports there
+heavy = {'asyncio', 'difflib', 'email', 'numpy', 'platform', 'subprocess', 'tempfile', 'unicodedata', 'uuid'}
 assert not heavy & new, heavy & new
 """,
         engine_url,
