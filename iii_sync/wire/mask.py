@@ -1,7 +1,8 @@
 """Masking of client frames (RFC 6455, 5.3).
 
 Masking decides the speed of a writer, so there is a ladder: the C extension where it was built, else numpy when
-the process has it loaded anyway, else one big integer a piece, which is the fastest that Python itself offers.
+the process has it loaded anyway, else what is fastest in Python itself: ``bytes.translate`` of every fourth byte with
+each byte of the key, nearly twice as fast as one big integer a piece; small data are one big integer.
 ``III_SYNC_ACCELERATOR`` (``c``, ``numpy`` or ``python``) picks a step by name; it is read when this is imported.
 """
 
@@ -17,8 +18,10 @@ __all__ = ["C_WANTED", "mask_into", "masked", "method", "new_key"]
 
 MaskInto = Callable[[memoryview, memoryview, bytes], None]
 
-_PIECE = 16 * 1024  # big-integer XOR is quickest in pieces that stay in the first-level cache
-_SMALL = 4096  # below this the set-up of numpy costs more than it saves
+_PIECE = 32 * 1024  # translating is quickest in pieces that stay in the first-level cache; a multiple of 4
+_SMALL = 4096  # below this the set-up of anything but one big integer costs more than it saves
+
+_ALL_BYTES = bytes(range(256))
 
 
 new_key: Callable[[], bytes] = Pieces(4).next
@@ -44,13 +47,25 @@ def method() -> str:
 
 def _mask_in_python(target: memoryview, data: memoryview, key: bytes) -> None:
     size = len(data)
-    if size >= _SMALL:
-        numpy = _loaded_numpy()
-        if numpy is not None:
-            _mask_with_numpy(numpy, target, data, key)
-            return
+    if size < _SMALL:
+        target[:] = masked(data, key)
+        return
+    numpy = _loaded_numpy()
+    if numpy is not None:
+        _mask_with_numpy(numpy, target, data, key)
+        return
+    tables = [_table(byte) for byte in key]
     for start in range(0, size, _PIECE):
-        target[start : start + _PIECE] = masked(data[start : start + _PIECE], key)
+        piece = bytes(data[start : start + _PIECE])
+        out = bytearray(len(piece))
+        for lane, table in enumerate(tables):
+            out[lane::4] = piece[lane::4].translate(table)
+        target[start : start + _PIECE] = out
+
+
+def _table(byte: int) -> bytes:
+    """Return what each of the 256 bytes is when it is masked with this one."""
+    return masked(_ALL_BYTES, bytes([byte] * 4))
 
 
 def _loaded_numpy() -> Any:
