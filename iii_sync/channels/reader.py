@@ -334,18 +334,20 @@ class ChannelReader(End):
             limit = _number(size)
             if limit == 0:
                 return b""
-            searched = 0  # bytes known to hold no line end
+            items = passed = 0  # what is known to hold no line end: so many items, so many bytes
             while True:
-                found = self._find_line_end(searched)
+                found = self._find_line_end(items, passed)
                 if found >= 0:
                     return self._take(found if limit < 0 else min(found, limit))
                 if 0 <= limit <= self._at_hand:
                     return self._take(limit)
-                searched = self._at_hand
                 if not self._more():
                     line = self._take(self._at_hand, rest=True)
                     self._raise_end_error_unless(line)
                     return line
+                # From the end: text messages at the beginning may have been delivered.
+                batch = self._batches[-1]
+                items, passed = len(self._items) - batch.left, self._at_hand - batch.length
 
     def readlines(self, hint: Optional[int] = -1, /) -> list[bytes]:
         """Return the remaining lines, or as many as make up more than ``hint`` bytes.
@@ -795,21 +797,20 @@ class ChannelReader(End):
         else:
             self._start = end
 
-    def _find_line_end(self, skip: int) -> int:
-        """Return how many bytes the next line has, or -1; the first ``skip`` bytes at hand hold no line end."""
-        passed = -self._start
-        for index, data in enumerate(self._items):
+    def _find_line_end(self, items: int, passed: int) -> int:
+        """Return how many bytes the next line has, or -1; ``items``, of ``passed`` bytes, are known to hold no end."""
+        for index in range(items, len(self._items)):
+            data = self._items[index]
             if isinstance(data, str):
                 continue
-            length = len(data)
-            if passed + length > skip:
-                if not isinstance(data, bytes):
-                    # Views cannot be searched. Copied once an item, not once a line.
-                    self._items[index] = data = bytes(data)
-                found = data.find(b"\n", 0 if index else self._start)
-                if found >= 0:
-                    return passed + found + 1
-            passed += length
+            start = 0 if index else self._start
+            if not isinstance(data, bytes):
+                # Views cannot be searched. Copied once an item, not once a line.
+                self._items[index] = data = bytes(data)
+            found = data.find(b"\n", start)
+            if found >= 0:
+                return passed + found + 1 - start
+            passed += len(data) - start
         return -1
 
 

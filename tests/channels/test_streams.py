@@ -12,6 +12,7 @@ import shutil
 import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from typing import Any, Callable
 
@@ -29,6 +30,7 @@ from iii_sync import (
     is_channel_ref,
     register_worker,
 )
+from iii_sync.net.inbox import Batch, Inbox
 from iii_sync.net.waiting import Deadline
 from iii_sync.wire import frames
 from iii_sync.wire.marks import OPENING
@@ -538,6 +540,52 @@ def test_lines(channel: Channel) -> None:
     assert channel.reader.readlines(30) == [b"line 2 of the text\n", b"line 3 of the text\n"]
     assert list(channel.reader.iter_lines()) == text.splitlines(keepends=True)[4:]
     feed_all()
+
+
+def test_a_line_in_very_many_pieces(channel: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each piece is searched once, however many came before it."""
+
+    class Counted(deque[Any]):
+        """Counts the items that are looked at."""
+
+        looks = 0
+
+        def __getitem__(self, index: Any) -> Any:
+            self.looks += 1
+            return super().__getitem__(index)
+
+        def __iter__(self) -> Iterator[Any]:
+            for item in super().__iter__():
+                self.looks += 1
+                yield item
+
+    pieces = iter([b"x"] * 2000 + [b"\n"])
+    monkeypatch.setattr(Inbox, "get", lambda self, timeout: Batch([next(pieces)], 1, 1))
+    channel.reader._items = counted = Counted()
+    assert channel.reader.readline() == b"x" * 2000 + b"\n"
+    assert counted.looks < 10 * 2000
+
+
+@pytest.mark.parametrize("called", [False, True])
+def test_lines_with_text_messages_between(channel: Channel, monkeypatch: pytest.MonkeyPatch, called: bool) -> None:
+    """They are no part of a line, whether somebody wants them or not."""
+    batches: Iterator[list[Any]] = iter(
+        [["one", b"first ", "two"], ["three"], [b"line", "four", b"\nsecond", "five"], [b" line\nrest"]]
+    )
+
+    def get(self: Inbox, timeout: Any) -> Batch:
+        items = next(batches)
+        return Batch(items, sum(len(item) for item in items if isinstance(item, bytes)), 1)
+
+    monkeypatch.setattr(Inbox, "get", get)
+    texts: list[str] = []
+    if called:
+        channel.reader.on_message(texts.append)
+    assert channel.reader.readline() == b"first line\n"
+    assert texts == (["one", "two", "three", "four"] if called else [])
+    assert channel.reader.readline() == b"second line\n"
+    assert texts == (["one", "two", "three", "four", "five"] if called else [])
+    assert channel.reader.peek() == b"rest"
 
 
 def test_references_become_ends_at_any_depth(worker: Worker, peer: Worker, unique: Unique) -> None:
