@@ -27,7 +27,7 @@ from .router import Router
 ATTEMPTS = 3
 """Deliveries before a message is dead."""
 BACKOFF = 1.0
-"""Seconds before the second delivery; each further pause is twice as long."""
+"""Seconds before the second delivery, unless a subscriber has said; each further pause is twice as long."""
 CONCURRENCY = 10
 MAX_MESSAGES = 100_000
 """Messages of a queue that are not delivered yet; more are refused."""
@@ -45,6 +45,7 @@ class _Message:
     data: JSON
     deliver: Callable[[Finish], None]
     attempts: int = ATTEMPTS
+    backoff: float = BACKOFF
     tried: int = 0
     error: str = ""
     failed_at: int = 0
@@ -117,7 +118,7 @@ class _Queue:
     def _failed(self, message: _Message, failure: Failure) -> None:
         message.error = f"{failure.code}: {failure.message}"
         if message.tried < message.attempts:
-            self._router.later(BACKOFF * 2 ** (message.tried - 1), lambda: self._wait(message))
+            self._router.later(message.backoff * 2 ** (message.tried - 1), lambda: self._wait(message))
             return
         self._undelivered -= 1
         message.failed_at = int(self._router.now())
@@ -189,7 +190,7 @@ class Queues:
         return None
 
     def _send(self, queue: _Queue, trigger: Trigger, data: JSON) -> None:
-        attempts, concurrency = _limits(trigger)
+        attempts, backoff, concurrency = _limits(trigger)
         queue.concurrency = concurrency
 
         def deliver(finish: Finish) -> None:
@@ -202,7 +203,7 @@ class Queues:
 
             check(self._router, trigger, data, call, skip)
 
-        queue.push(_Message(self._router.new_id(), data, deliver, attempts))
+        queue.push(_Message(self._router.new_id(), data, deliver, attempts, backoff))
 
     # The dead
 
@@ -289,16 +290,23 @@ def _check(trigger: Trigger) -> None:
         raise TriggerError("topic is required for durable:subscriber triggers")
 
 
-def _limits(trigger: Trigger) -> tuple[int, int]:
-    """Return how often a message may be delivered, and how many at once."""
+def _limits(trigger: Trigger) -> tuple[int, float, int]:
+    """Return how often a message may be delivered, the seconds before the second time, and how many at once.
+
+    As on the real engine the pauses double, whatever ``backoffType`` says, and ``delaySeconds`` changes nothing.
+    """
     config = trigger.setting("queue_config")
     if not isinstance(config, dict):
-        return ATTEMPTS, CONCURRENCY
-    retries, concurrency = config.get("maxRetries"), config.get("concurrency")
+        return ATTEMPTS, BACKOFF, CONCURRENCY
+    retries, delay, concurrency = config.get("maxRetries"), config.get("backoffDelayMs"), config.get("concurrency")
     attempts = retries + 1 if isinstance(retries, int) else ATTEMPTS
     if config.get("type") == "fifo":
         concurrency = 1
-    return max(1, attempts), max(1, concurrency if isinstance(concurrency, int) else CONCURRENCY)
+    return (
+        max(1, attempts),
+        max(0, delay) / 1000 if isinstance(delay, (int, float)) else BACKOFF,
+        max(1, concurrency if isinstance(concurrency, int) else CONCURRENCY),
+    )
 
 
 def _name(fields: Input) -> str:

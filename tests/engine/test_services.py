@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections.abc import Iterator
 from datetime import datetime, timezone
@@ -452,6 +453,15 @@ class TestQueues:
         listener.answer(call, result=None)
         while caller.ask("engine::queue::topic_stats", {"topic": name})["dlq_depth"]:
             pass
+
+    def test_pauses(self, caller: Worker, listener: Worker, name: str) -> None:
+        """They double from what the subscriber has said; from a second on, the last try would take half a minute."""
+        config = {"topic": name, "queue_config": {"maxRetries": 5, "backoffDelayMs": 10, "backoffType": "fixed"}}
+        listener.trigger("durable:subscriber", name, config)
+        caller.ask("iii::durable::publish", {"topic": name, "data": 1})
+        begun = time.monotonic()
+        assert self.failing(listener, name, 6) == [1] * 6
+        assert time.monotonic() - begun >= 0.31
 
     def test_discard(self, caller: Worker, listener: Worker, name: str) -> None:
         """A dead message may be forgotten."""
