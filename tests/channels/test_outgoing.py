@@ -190,10 +190,10 @@ class TestTheSocket:
 
     def test_a_late_push_is_for_what_is_late(self, joining: Joining) -> None:
         """What has begun to grow since it was asked for has its own time."""
-        joining.connection.push_later(0)
         with joining.connection._turn:
             joining.outgoing.add(memoryview(b"young"))
             joining.outgoing.due = due = time.monotonic() + 0.2
+            joining.connection.push_later(0)
         assert joining.peer.recv_frame() == (2, b"young")
         assert time.monotonic() >= due
 
