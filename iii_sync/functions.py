@@ -130,10 +130,11 @@ class Functions:
             ConfigurationError: There is none, or the handler has several.
         """
         with self._lock:
-            if isinstance(named, str):
-                found = [self._table[named]] if named in self._table else []
-            else:
-                found = [f for f in self._table.values() if f.handler is not None and f.handler.target == named]
+            table = dict(self._table)
+        if isinstance(named, str):
+            found = [table[named]] if named in table else []
+        else:
+            found = [f for f in table.values() if f.handler is not None and f.handler.target == named]
         if not found:
             raise ConfigurationError(f"{named!r} is not registered by this worker")
         if len(found) > 1:

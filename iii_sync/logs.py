@@ -117,10 +117,12 @@ class EngineLogHandler(logging.Handler):
         if self._over():
             return
         end = time.monotonic() + _FLUSH_TIMEOUT
-        with self._lock:
-            while self._queue or self._active:
+        while True:
+            with self._lock:
                 remaining = end - time.monotonic()
-                if remaining <= 0 or self._worker.get_connection_state() != "connected":
+                if not (self._queue or self._active) or remaining <= 0:
+                    return
+                if self._worker.get_connection_state() != "connected":
                     return
                 self._lock.wait(min(remaining, 0.1))
 

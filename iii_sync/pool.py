@@ -66,14 +66,15 @@ class HandlerPool:
     def drain(self, timeout: float) -> bool:
         """Wait until no task is running, the caller's own left aside; at most ``timeout`` seconds."""
         end = time.monotonic() + timeout
-        with self._lock:
-            own = 1 if threading.current_thread() in self._threads else 0
-            while len(self._threads) - len(self._idle) > own or self._backlog:
+        own = 1 if threading.current_thread() in self._threads else 0
+        while True:
+            with self._lock:
+                if len(self._threads) - len(self._idle) <= own and not self._backlog:
+                    return True
                 remaining = end - time.monotonic()
                 if remaining <= 0:
                     return False
                 self._lock.wait(remaining)
-            return True
 
     def stop(self) -> None:
         """Take no new tasks from :meth:`try_run`; idle threads end. Running tasks go on."""

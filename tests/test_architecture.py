@@ -223,3 +223,46 @@ def test_every_public_module_says_what_is_public() -> None:
     for name, path in modules():
         tree = ast.parse(path.read_text(encoding="utf-8"))
         assert ast.get_docstring(tree) or name == "_version", name
+
+
+#: Functions of threads of the package's own: ``KeyboardInterrupt`` hits the main thread only.
+OWN_THREADS = {("net.loop", "_run"), ("pool", "_wait"), ("session.reconnecting", "_run")}
+
+
+def test_no_interruption_gets_past_what_must_run() -> None:
+    """No ``while`` or comprehension stands directly inside of ``with``, ``try … finally`` and the like.
+
+    From Python 3.12 on these do not cover its jump back, where the interpreter looks for signals: a lock would be
+    left taken. See ``iii_sync.net.waiting``.
+    """
+    found = set()
+    for name, path in modules():
+        if room(name) not in APART:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            found |= {(name, function, line) for function, line in bare_loops(tree, "", False)}
+    assert {(name, function) for name, function, _ in found} == OWN_THREADS, sorted(found)
+
+
+def bare_loops(node: ast.AST, function: str, guarded: bool) -> Iterator[tuple[str, int]]:
+    """Give the functions and lines of loops that stand directly inside of something that must run to its end."""
+    for field, value in ast.iter_fields(node):
+        for child in value if isinstance(value, list) else [value]:
+            if not isinstance(child, ast.AST):
+                continue
+            if isinstance(child, (ast.FunctionDef, ast.Lambda, ast.ClassDef)):
+                yield from bare_loops(child, getattr(child, "name", function), False)
+                continue
+            inside = guarded or (field == "body" and must_run(node))
+            # ``while True`` has its jump back where it is covered.
+            endless = isinstance(child, ast.While) and isinstance(child.test, ast.Constant)
+            if inside and isinstance(child, (ast.While, ast.ListComp, ast.SetComp, ast.DictComp)) and not endless:
+                yield function, child.lineno
+            yield from bare_loops(child, function, inside)
+
+
+def must_run(node: ast.AST) -> bool:
+    """Whether there is something to be done however the body is left."""
+    if isinstance(node, ast.Try):
+        catches_all = any(each.type is None or ast.unparse(each.type) == "BaseException" for each in node.handlers)
+        return bool(node.finalbody) or catches_all
+    return isinstance(node, ast.With)

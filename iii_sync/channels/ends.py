@@ -143,7 +143,7 @@ class Ends:
                     "connected once in its life: make a new channel"
                 )
             self._used[key] = None  # from now on, so that of two at the same time one is refused
-            while len(self._used) > _REMEMBERED:
+            if len(self._used) > _REMEMBERED:
                 del self._used[next(iter(self._used))]
         try:
             return self._connect(ref, receiver, end, deadline)
@@ -205,7 +205,8 @@ class Ends:
 
     def _all_open(self) -> list[End]:
         with self._lock:
-            found = [reference() for reference in self._open.valuerefs()]
+            references = self._open.valuerefs()
+        found = [reference() for reference in references]
         return [end for end in found if end is not None]
 
     # --- payloads and calls ----------------------------------------------------------------------------

@@ -178,13 +178,11 @@ class ChannelReader(End):
             self._begin(timeout)
             size = _number(size)
             if size < 0:
-                while self._more():
-                    pass
+                self._await_bytes(None)
                 # Whoever asks for everything takes what he gets for everything: all of it, or the error.
                 self._raise_end_error_unless(b"")
                 return self._take(self._at_hand, rest=True)
-            while self._at_hand < size and self._more():
-                pass
+            self._await_bytes(size)
             data = self._take(min(size, self._at_hand), rest=self._over and size >= self._at_hand)
             if size:
                 self._raise_end_error_unless(data)
@@ -619,6 +617,11 @@ class ChannelReader(End):
                 raise ReadTimeout(f"nothing has arrived on channel {self.channel_id} for {self._wait:g} s") from None
             raise
 
+    def _await_bytes(self, size: Optional[int]) -> None:
+        """Wait until so many bytes are at hand, or for ``None`` until the end."""
+        while (size is None or self._at_hand < size) and self._more():
+            pass
+
     def _keep(self, batch: Batch) -> None:
         self._items.extend(batch.items)
         self._at_hand += batch.length
@@ -729,21 +732,8 @@ class ChannelReader(End):
         With ``rest``, for all bytes of a stream that is over, the text messages behind them too.
         """
         parts: list[bytes] = []
-        taken = 0
         try:
-            while taken < size or (rest and self._items):
-                data = self._items[0]
-                if isinstance(data, str):
-                    self._deliver()
-                    continue
-                start, length = self._start, len(data)
-                end = min(length, start + size - taken)
-                part = bytes(data if end - start == length else data[start:end])
-                self._moving = True
-                parts.append(part)
-                taken += end - start
-                self._advance(end, length)
-                self._moving = False
+            self._take_parts(parts, size, rest)
         except BaseException:
             if not self._moving:
                 # A callback raised: what was taken for this call stays for the next.
@@ -753,6 +743,22 @@ class ChannelReader(End):
                 self._moving = False
             raise
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _take_parts(self, parts: list[bytes], size: int, rest: bool) -> None:
+        taken = 0
+        while taken < size or (rest and self._items):
+            data = self._items[0]
+            if isinstance(data, str):
+                self._deliver()
+                continue
+            start, length = self._start, len(data)
+            end = min(length, start + size - taken)
+            part = bytes(data if end - start == length else data[start:end])
+            self._moving = True
+            parts.append(part)
+            taken += end - start
+            self._advance(end, length)
+            self._moving = False
 
     def _put_back(self, part: bytes) -> None:
         first = self._items[0] if self._items else b""

@@ -279,9 +279,7 @@ class Connection:
             self.drain(deadline, stalled=stalled)
         self._rest = view = memoryview(data)
         try:
-            # Nothing behind it: that may fail where this has left.
-            while not self.push(deadline, rest_only=True):
-                stalled = self.wait_writable(deadline, stalled)
+            self._push_all(deadline, stalled, rest_only=True)  # nothing behind it: that may fail where this has left
         except BaseException as exc:
             # OpenSSL keeps what it could not send: from then on the record must be finished.
             if self._rest is view and self._tls_lock is None and self._error is None:
@@ -292,7 +290,10 @@ class Connection:
 
     def drain(self, deadline: Deadline, *, stalled: Optional[Callable[[], None]] = None) -> None:
         """Wait until everything that waits has left; needs the turn. Blocks and raises like :meth:`send`."""
-        while not self.push(deadline):
+        self._push_all(deadline, stalled, rest_only=False)
+
+    def _push_all(self, deadline: Deadline, stalled: Optional[Callable[[], None]], rest_only: bool) -> None:
+        while not self.push(deadline, rest_only=rest_only):
             stalled = self.wait_writable(deadline, stalled)
 
     def push(self, deadline: Optional[Deadline] = None, *, rest_only: bool = False) -> bool:

@@ -102,21 +102,18 @@ class _Queue(_Base):
             self._changed.notify_all()
 
     def get(self, block: bool = True, timeout: Optional[float] = None) -> Optional[Batch]:
-        try:
+        deadline: Optional[Deadline] = None
+        while True:
+            # Inside the loop: from Python 3.13 on, ``with`` does not cover the jump back of a loop that it holds.
             with self._changed:
-                if not self.queue:
+                if self.queue:
+                    batch: Optional[Batch] = self.queue.popleft()
+                    return batch
+                if deadline is None:
                     deadline = Deadline(timeout if block else 0)
-                    while not self.queue:
-                        if deadline.expired:
-                            raise queue.Empty
-                        self._changed.wait(deadline.remaining())
-                batch: Optional[Batch] = self.queue.popleft()
-                return batch
-        except BaseException:
-            # ``with`` does not cover the jump back of the loop in Python 3.13.
-            if self._changed._is_owned():
-                self._changed.release()
-            raise
+                if deadline.expired:
+                    raise queue.Empty
+                self._changed.wait(deadline.remaining())
 
 
 class Inbox:

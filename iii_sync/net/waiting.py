@@ -13,6 +13,10 @@ it. Two things are safe, and nothing else is used where the main thread can come
 * A lock that knows its holder (``RLock``), asked for that in a ``finally`` around the ``acquire()``, and in one more
   around that, for an interruption that hits inside the first.
 
+From Python 3.12 on neither covers the jump back of a ``while`` or a comprehension that stands directly inside it,
+and the interpreter looks there, too. Such a loop goes around the ``with``, or into a function that is called inside
+it; ``tests/test_architecture.py`` looks for others.
+
 The order of the locks. Whoever holds one may take those below it, and no other; ``tests/test_lock_order.py`` watches:
 
 1. A reader's ``_using``, a response's ``_head_lock``, and below them an end's ``_connect_lock``: held while waiting,
@@ -250,7 +254,8 @@ class Event:
     def wait(self, timeout: Optional[float] = None) -> bool:
         """Block until it is set, at most ``timeout`` seconds; returns whether it is."""
         deadline = Deadline(timeout)
-        with self._changed:
-            while not self._set and not deadline.expired:
+        while True:
+            with self._changed:
+                if self._set or deadline.expired:
+                    return self._set
                 self._changed.wait(deadline.remaining())
-            return self._set

@@ -59,9 +59,7 @@ class PendingCalls:
     def fail(self, link: Optional[Link], reason: BaseException) -> None:
         """Fail the calls of one link, or of all."""
         with self._lock:
-            lost = [call for call, on in self._table.values() if link is None or on is link]
-            for call in lost:
-                self._table.pop(call.invocation_id or "", None)
+            lost = self._take_out(link)
         for call in lost:
             error: BaseException
             if isinstance(reason, WorkerClosedError):
@@ -73,6 +71,12 @@ class PendingCalls:
                 )
             error.__cause__ = reason
             self.settle(call, None, error)
+
+    def _take_out(self, link: Optional[Link]) -> list[Union[Call, Answer]]:
+        lost = [call for call, on in self._table.values() if link is None or on is link]
+        for call in lost:
+            self._table.pop(call.invocation_id or "", None)
+        return lost
 
     def settle(self, call: Union[Call, Answer], result: Any, error: Optional[BaseException]) -> None:
         """End a call that is not in the table any more, unless it has ended."""

@@ -335,13 +335,12 @@ class Session:
         """Close the link, and make no other. Blocks at most ``timeout`` seconds."""
         self.closing.set()
         with self._lock:
-            # For a moment the link that was just made is both.
-            links = {link for link in (self._link, self._attempt) if link is not None}
+            links = {self._link, self._attempt}  # for a moment the link that was just made is both
             self._link = None
             self._lock.notify_all()
         deadline = Deadline(timeout)
         for link in links:
-            connection = link.connection
+            connection = None if link is None else link.connection
             if connection is None:
                 continue
             try:

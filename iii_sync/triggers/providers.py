@@ -319,7 +319,8 @@ class Providers:
     def registrations(self) -> list[messages.Message]:
         """The messages that register everything. Any thread."""
         with self._lock:
-            return [provider.registration for provider in self._table.values()]
+            providers = list(self._table.values())
+        return [provider.registration for provider in providers]
 
     def received(self, link: Link, message: messages.Message) -> None:
         """A ``registertrigger`` or ``unregistertrigger`` has come in. On the reader thread."""
@@ -329,9 +330,10 @@ class Providers:
         if message["type"] == "unregistertrigger":
             # It does not say the namespace; no trigger has the id of another.
             with self._lock:
-                providers = [one for key, one in self._table.items() if key[1] == trigger_type]
-            for provider in providers:
-                provider.release(trigger_id)
+                providers = list(self._table.items())
+            for key, provider in providers:
+                if key[1] == trigger_type:
+                    provider.release(trigger_id)
         elif isinstance(message.get("function_id"), str):
             with self._lock:
                 found = self._table.get((message.get("trigger_namespace") or DEFAULT_NAMESPACE, trigger_type))

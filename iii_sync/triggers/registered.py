@@ -143,7 +143,8 @@ class Triggers:
     def registrations(self) -> list[messages.Message]:
         """The messages that register everything. Any thread."""
         with self._lock:
-            return [trigger._registration for trigger in self._table.values()]
+            triggers = list(self._table.values())
+        return [trigger._registration for trigger in triggers]
 
     def refused(self, message: messages.Message) -> None:
         """A ``triggerregistrationresult`` has come in. On the reader thread."""

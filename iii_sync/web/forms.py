@@ -154,12 +154,15 @@ class _Form:
         if self._failure is not None:
             raise fresh(self._failure)
         try:
-            while not self._events and not self._over:
-                self._parse()
+            self._parse_on()
         except BaseException as exc:
             self._failure = exc
             raise
         return self._events.popleft() if self._events else None
+
+    def _parse_on(self) -> None:
+        while not self._events and not self._over:
+            self._parse()
 
     def _parse(self) -> None:
         piece = self._body.read1(_PIECE)

@@ -51,6 +51,20 @@ def after_read():
     with contextlib.suppress(errors.ChannelError): c.writer.write(b'abc'); c.writer.close()
     got = rest()
     assert got is None or (len(got) >= 3 and (DATA + b'abc').endswith(got)), got
+def trickling():
+    global feeding
+    connected()
+    feeding = threading.Thread(target=feed, daemon=True)
+    feeding.start()
+def feed():
+    with contextlib.suppress(errors.ChannelError):
+        for _ in range(3): time.sleep(0.003); c.writer.write(b'abc')
+def gather(): assert c.reader.read(len(DATA) + 9) == DATA + b'abc' * 3
+def after_gather():
+    feeding.join(15)
+    with contextlib.suppress(errors.ChannelError): c.writer.close()
+    got = rest()
+    assert got is None or (DATA + b'abc' * 3).endswith(got), got
 def close(): c.writer.close()
 def after_close(): c.writer.close(); assert rest() in (None, DATA)
 def abort(): c.writer.abort()
@@ -88,6 +102,7 @@ prepare, operation, after = {
     'trigger': (nothing, works, nothing), 'result': (nothing, result, nothing), 'cancel': (nothing, cancel, nothing),
     'wait': (nothing, lambda: w.wait(0.02), nothing),
     'write': (channel, write, after_write), 'read': (connected, read, after_read),
+    'gather': (trickling, gather, after_gather),
     'connect': (channel, read, after_read), 'close': (connected, close, after_close),
     'abort': (connected, abort, after_abort), 'leave': (connected, leave, after_leave),
 }[what]
@@ -120,6 +135,7 @@ OPERATIONS = {
         "wait",
         "write",
         "read",
+        "gather",
         "close",
         "abort",
         "leave",
