@@ -526,17 +526,15 @@ def test_a_timeout_between_two_frames(worker: Worker, monkeypatch: pytest.Monkey
     reading = in_thread(lambda: End(channel.reader), 2 * WAIT)
     original, calls = ChannelWriter._make_room, itertools.count()
 
-    class Full(Outgoing):
-        """Has no room, so that some is made for every piece."""
-
-        room = property(lambda self: 0, lambda self, value: None)
+    # Has no room, so that some is made for every piece.
+    full: Any = type("Full", (Outgoing,), {"room": property(lambda self: 0, lambda self, value: None)})
 
     def make_room(self: ChannelWriter, *arguments: Any) -> None:
         if next(calls) == failing:
             raise TimeoutError("nothing could be sent")
         original(self, *arguments)
 
-    channel.writer._outgoing.__class__ = Full
+    channel.writer._outgoing.__class__ = full
     monkeypatch.setattr(ChannelWriter, "_make_room", make_room)
     with pytest.raises(errors.WriteTimeout):
         channel.writer.write(data)
