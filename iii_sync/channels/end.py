@@ -426,8 +426,6 @@ def as_target(buffer: Any) -> memoryview:
     view = memoryview(buffer)
     if view.readonly or not view.c_contiguous:
         raise TypeError("readinto() needs a writable and contiguous buffer")
-    if view.ndim == 1 and view.format == "B":
-        return view
     return as_bytes(view)
 
 

@@ -253,10 +253,7 @@ class ChannelReader(End):
         try:
             with self._using:
                 self._begin(timeout)
-                if not target:
-                    return 0
-                # Looked at here, too, because most calls find data.
-                if (not self._items or isinstance(self._items[0], str)) and not self._some():
+                if not target or not self._some():
                     return 0
                 return self._take_into(target)
         finally:
@@ -554,8 +551,7 @@ class ChannelReader(End):
 
     def _begin(self, timeout: Optional[float]) -> None:
         """Begin a call that reads, with ``_using``."""
-        if self._closed:
-            self._check_open()
+        self._check_open()
         self._wait = self._timeout if timeout is OWN_TIMEOUT else self._patience(timeout)
         if self._moving:
             self._items.clear()
@@ -596,8 +592,7 @@ class ChannelReader(End):
             self._deliver()
         if self._over:
             return False
-        if self._connection is None:
-            self._connected(self._inbox)
+        self._connected(self._inbox)
         items, batches, at_hand = len(self._items), len(self._batches), self._at_hand
         try:
             while True:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Callable, Literal, NoReturn, Optional, overload
@@ -21,7 +20,7 @@ from ..net.connection import STALL, Connection
 from ..net.waiting import NO_DEADLINE, Deadline, Event
 from ..official import pointing_elsewhere
 from ..wire import frames
-from .end import OWN_TIMEOUT, End, Owner, as_bytes, as_channel_error, foreign, let_go
+from .end import OWN_TIMEOUT, End, Owner, as_bytes, as_channel_error, let_go
 from .files import ChannelFileWriter, ChannelTextWriter, file_of_writer, writes_to
 from .outgoing import LATER, Outgoing, opening_mark
 from .refs import StreamChannelRef
@@ -336,8 +335,7 @@ class ChannelWriter(End):
     # --- inside ----------------------------------------------------------------------------------------
 
     def _enter(self) -> None:
-        if self._pid != os.getpid():
-            raise foreign()
+        self._check_process()
         with self._state_lock:
             if self._closed or self._failure is not None:
                 self._check_open()

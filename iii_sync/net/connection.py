@@ -616,7 +616,7 @@ class Connection:
             if self._receive() < LARGEST:
                 break
         # A full buffer may have left the rest of a TLS record inside OpenSSL: no more than that is read now.
-        while self._tls_lock is not None and self._inside_openssl() and self._receive(self._inside_openssl()):
+        while self._inside_openssl() and self._receive(self._inside_openssl()):
             pass
 
     def _inside_openssl(self) -> int:
