@@ -38,6 +38,9 @@ class Interrupter:
         self.where = ""
         self._left = 0
         self._trip: Any = _Trip()
+        # CPython 3.11 only borrows it, and may collect garbage before it calls it: a finalizer that is interrupted
+        # there, and no longer traced, would free it. ``self._enter`` makes a new one each time, so this one is kept.
+        self._tracer = self._enter
 
     def interrupt(self, at: int, function: Callable[[], Any]) -> bool:
         """Call ``function`` and interrupt it at the bytecode number ``at``; whether it was that long.
@@ -51,7 +54,7 @@ class Interrupter:
         sys.unraisablehook = lambda args: None if args.exc_type is KeyboardInterrupt else unraisable(args)
         try:
             sys._getframe().f_trace_opcodes = True  # 3.12 wants to know before settrace()
-            sys.settrace(self._enter)
+            sys.settrace(self._tracer)
             try:
                 function()
             finally:
