@@ -781,7 +781,8 @@ class ChannelReader(End):
             if filled == size:
                 break
         self._moving = True
-        self._drop(whole)
+        if whole:
+            self._drop(whole)
         self._start = start
         self._at_hand -= filled
         self._position += filled

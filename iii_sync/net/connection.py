@@ -615,9 +615,10 @@ class Connection:
         for _ in range(_READS):
             if self._receive() < LARGEST:
                 break
-        # A full buffer may have left the rest of a TLS record inside OpenSSL: no more than that is read now.
-        while self._inside_openssl() and self._receive(self._inside_openssl()):
-            pass
+        if self._tls_lock is not None:
+            # A full buffer may have left the rest of a TLS record inside OpenSSL: no more than that is read now.
+            while self._inside_openssl() and self._receive(self._inside_openssl()):
+                pass
 
     def _inside_openssl(self) -> int:
         """How many bytes the selector cannot see."""
@@ -627,52 +628,56 @@ class Connection:
             return int(self._sock.pending())  # type: ignore[attr-defined]
 
     def _receive(self, at_most: Optional[int] = None) -> int:
-        """Receive once; returns how many bytes."""
+        """Receive once and hand it on; returns how many bytes."""
         if self._ended or self._paused:
             return 0
-        buffer = self._receiver.buffer()
-        size, over, failure = self._fill(memoryview(buffer)[:at_most])
+        view = memoryview(self._receiver.buffer())
+        failure: Optional[OSError] = None
+        if self._tls_lock is not None:
+            size, over, failure = self._fill(self._tls_lock, view[:at_most])
+        else:
+            try:
+                size = direct.recv_into(self._sock, view)
+                over = not size
+            except BlockingIOError:
+                return 0
+            except OSError as exc:
+                size, over, failure = 0, False, exc
         if size:
             self.last_received = time.monotonic()
-            self._handle(memoryview(buffer)[:size], size)
+        position = 0
+        while position < size and not self._ended:
+            pieces, used = self._parser.feed(view[position:size])
+            position += used
+            self._handle(pieces, size, position < size)
         if failure is not None and not self._ended:
             self._end(self._as_connection_error(failure))
         elif over and not self._ended:
             self._end(EngineConnectionError(f"{self._label} ended without a Close"))
         return size
 
-    def _fill(self, view: memoryview) -> tuple[int, bool, Optional[OSError]]:
-        """Receive; returns the size, whether the stream is over, and the error that ended it."""
+    def _fill(self, lock: threading.Lock, view: memoryview) -> tuple[int, bool, Optional[OSError]]:
+        """Receive by OpenSSL; returns the size, whether the stream is over, and the error that ended it."""
         size = 0
         try:
-            if self._tls_lock is None:
-                size = direct.recv_into(self._sock, view)
-                return size, size == 0, None
             while size < len(view):
                 # A TLS read gives one record; what OpenSSL still holds must not wait for the selector.
-                with self._tls_lock:
+                with lock:
                     count = self._sock.recv_into(view[size:])
                 if not count:
                     return size, True, None
                 size += count
-            return size, False, None
         except BlockingIOError:
-            return size, False, None
+            pass
         except OSError as exc:
             if _wants_write(exc):
                 self._read_wants_write = True
                 self._watch()
-                return size, False, None
-            return size, False, None if _wants_read(exc) else exc
+            elif not _wants_read(exc):
+                return size, False, exc
+        return size, False, None
 
-    def _handle(self, view: memoryview, size: int) -> None:
-        position = 0
-        while position < size and not self._ended:
-            pieces, used = self._parser.feed(view[position:] if position else view)
-            position += used
-            self._handle_pieces(pieces, size, position < size)
-
-    def _handle_pieces(self, pieces: list[frames.Piece], size: int, more: bool) -> None:
+    def _handle(self, pieces: list[frames.Piece], size: int, more: bool) -> None:
         data = pieces
         if self._parser.control:
             data = [piece for piece in pieces if piece.opcode <= frames.BINARY]

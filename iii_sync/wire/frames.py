@@ -190,39 +190,44 @@ def _checked_length(length: int, least: int) -> int:
     return length
 
 
-def _feed_whole(view: memoryview, position: int, pieces: list[Piece]) -> int:
-    """Read binary messages of one frame as long as nothing else comes, and all of it is there.
+def _feed_binary(view: memoryview, position: int, left: int, pieces: list[Piece]) -> tuple[int, int]:
+    """Read binary messages of one frame as long as nothing else comes.
 
     Nearly all of a stream is like that, and what is spent on each message decides how fast small ones are read.
-    Whatever is special, forbidden or unfinished is left to the parser.
+    Whatever is special or forbidden is left to the parser, and a header that is not all there.
 
     Args:
-        view: The bytes, which stand between two messages at ``position``.
+        view: The bytes.
         position: Where to begin.
+        left: How many bytes are still to come of a binary message whose last frame has begun; 0 between two messages.
         pieces: Where to append the messages.
 
     Returns:
-        Where the first thing begins that is not such a message.
+        Where the first thing begins that is not such a message, and what is left of the last one.
     """
     size = len(view)
-    while size - position >= _LONGEST_HEADER and len(pieces) < MAX_PIECES:
+    while True:
+        if left:
+            end = position + left
+            if end > size:
+                if position < size:
+                    pieces.append(_new_tuple(Piece, (BINARY, view[position:], False)))
+                return size, end - size
+            pieces.append(_new_tuple(Piece, (BINARY, view[position:end], True)))
+            position = end
+        if size - position < _LONGEST_HEADER or len(pieces) >= MAX_PIECES:
+            return position, 0
         first, second, length = _LONG_HEADER(view, position)
         if first != _WHOLE_BINARY:
-            break
-        if second == 127 and length >= 65536:
-            begin = position + 10
-        elif second < 126:
-            begin, length = position + 2, second
+            return position, 0
+        if second == 127 and 65536 <= length < 1 << 63:
+            position, left = position + 10, length
+        elif 0 < second < 126:
+            position, left = position + 2, second
         elif second == 126 and length >> 48 >= 126:
-            begin, length = position + 4, length >> 48
+            position, left = position + 4, length >> 48
         else:
-            break
-        end = begin + length
-        if end > size:
-            break
-        pieces.append(_new_tuple(Piece, (BINARY, view[begin:end], True)))
-        position = end
-    return position
+            return position, 0
 
 
 class FrameParser:
@@ -271,12 +276,14 @@ class FrameParser:
                 if self.closed or self.error is not None:
                     position = size
                     break
+                if self._opcode == BINARY and self._end if self._left else not (self._head or self._message):
+                    begin = position
+                    position, left = _feed_binary(view, position, self._left, pieces)
+                    if position > begin:
+                        self._left, self._end = left, True
+                        self._opcode, self._message = BINARY, BINARY if left else 0
+                        continue
                 if not self._left:
-                    if not self._head and not self._message:
-                        whole = _feed_whole(view, position, pieces)
-                        if whole > position:
-                            position = whole
-                            continue
                     if self._head or size - position < _LONGEST_HEADER:
                         position = self._feed_header(view, position, size)
                         if self._head:

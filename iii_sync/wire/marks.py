@@ -46,9 +46,10 @@ class StreamEnd:
     def pieces(self, pieces: Iterable[Piece]) -> None:
         """Take note of pieces of data messages."""
         for opcode, payload, end in pieces:
-            if end and payload and not self._counting:  # nearly always, and nothing is to be decided then
-                self.messages += 1
-                self._partial = self._open = self._last_empty = False
+            if payload and not self._counting:  # nearly always, and nothing is to be decided then
+                self.messages += end
+                self._partial = self._open = not end
+                self._last_empty = False
             else:
                 self.piece(opcode, len(payload), end)
 
