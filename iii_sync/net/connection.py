@@ -260,7 +260,14 @@ class Connection:
         if not acquire(self._turn, remaining):
             raise TimeoutError(f"another thread was sending to {self._label} for {deadline.timeout:g} s")
 
-    def send(self, data: Buffer, deadline: Deadline, *, stalled: Optional[Callable[[], None]] = None) -> None:
+    def send(
+        self,
+        data: Buffer,
+        deadline: Deadline,
+        *,
+        stalled: Optional[Callable[[], None]] = None,
+        leave: bool = False,
+    ) -> None:
         """Send frames, all of them, behind those that still wait; needs the turn.
 
         Blocks while the peer does not take them, at most until ``deadline``.
@@ -269,9 +276,12 @@ class Connection:
             data: Whole frames.
             deadline: Told of every progress.
             stalled: Called once when nothing left for some seconds.
+            leave: Whether ``data``, which must not change then, may go on leaving behind ``deadline`` when a part of it
+                has left: others who use the connection do not suffer from one who was short of time.
 
         Raises:
-            TimeoutError: Nothing left in time. When a part of ``data`` had left, the connection is dropped with it.
+            TimeoutError: Nothing left in time. When a part of ``data`` had left, the connection is dropped with it,
+                unless that may ``leave``.
             BaseException: What broke the connection, or interrupted the wait.
         """
         # What waits is none of ours: an interruption up to here leaves everything as it is.
@@ -284,6 +294,8 @@ class Connection:
             # OpenSSL keeps what it could not send: from then on the record must be finished.
             if self._rest is view and self._tls_lock is None and self._error is None:
                 self._rest = None
+            elif leave and isinstance(exc, TimeoutError) and self._error is None:
+                return  # the reader thread sends the rest
             elif self._rest is not None:
                 self._poison(exc)
             raise

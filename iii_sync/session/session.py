@@ -214,7 +214,8 @@ class Session:
     ) -> Optional[Call]:
         """Send an invocation.
 
-        Blocks until there is a link and until the message has left, at most until ``deadline``.
+        Blocks until there is a link and until the message has left, at most until ``deadline``. When a part of it has
+        left by then, the rest follows.
 
         Args:
             function_id: The function.
@@ -265,7 +266,8 @@ class Session:
         try:
             if call is not None:
                 self._pending.enter(call, link)
-            connection.send(data, deadline)
+            # When a part of it has left at the deadline, this is a call that gets no answer in time.
+            connection.send(data, deadline, leave=True)
         except BaseException:
             if call is not None:
                 self._pending.forget(call)

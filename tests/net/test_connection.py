@@ -49,11 +49,11 @@ class Pair:
         self.connection = Connection(ours, loop, self.inbox, "the peer")
         self.connection.start()
 
-    def send(self, data: bytes, timeout: Optional[float] = WAIT) -> None:
+    def send(self, data: bytes, timeout: Optional[float] = WAIT, *, leave: bool = False) -> None:
         deadline = Deadline(timeout, silence=True)
         self.connection._turn.acquire()
         try:
-            self.connection.send(data, deadline)
+            self.connection.send(data, deadline, leave=leave)
         finally:
             self.connection._give_turn_back()
 
@@ -257,6 +257,31 @@ def test_a_send_cut_in_the_middle_drops_the_connection(small_pair: Pair) -> None
         pair.send(frames.encode_frame(frames.BINARY, b"more"))
     with pytest.raises(EOFError):
         pair.peer.recv_exactly(10_000_000)
+
+
+def test_the_rest_of_a_send_may_follow_behind_its_deadline(small_pair: Pair) -> None:
+    """Whoever sends next does so behind it; one that is too early for that costs itself alone."""
+    pair = small_pair
+    large, small = frames.encode_frame(frames.BINARY, b"y" * 2_000_000), frames.encode_frame(frames.BINARY, b"more")
+    pair.send(large, 0.05, leave=True)
+    assert pair.connection._rest is not None
+    with pytest.raises(TimeoutError):
+        pair.send(small, 0.05)
+    assert pair.connection.error is None
+    assert pair.peer.recv_frame() == (2, b"y" * 2_000_000)
+    pair.send(small)
+    assert pair.peer.recv_frame() == (2, b"more")
+
+
+def test_a_send_that_has_not_begun_is_not_left_behind(small_pair: Pair) -> None:
+    """It can be made again, so it must not leave."""
+    pair = small_pair
+    pair.send(frames.encode_frame(frames.BINARY, b"y" * 2_000_000), 0.05, leave=True)
+    with pytest.raises(TimeoutError):
+        pair.send(frames.encode_frame(frames.BINARY, b"early"), 0.05, leave=True)
+    assert pair.peer.recv_frame() == (2, b"y" * 2_000_000)
+    pair.send(frames.encode_frame(frames.BINARY, b"late"))
+    assert pair.peer.recv_frame() == (2, b"late")
 
 
 def test_drop_wakes_a_blocked_sender_with_the_reason(small_pair: Pair) -> None:

@@ -11,6 +11,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Optional
 
 import pytest
@@ -94,6 +95,31 @@ def test_a_read_that_fills_the_buffer_leaves_nothing_inside_openssl(loop: Loop, 
     assert data == b"a" * 8 * size + b"b" * (len(data) - 8 * size)
     connection.drop(EngineConnectionError("over"))
     wait_until(lambda: connection._closed, "the close")
+
+
+def test_the_rest_of_a_send_follows_through_openssl(loop: Loop, tls_pair: Any) -> None:
+    """What OpenSSL could not send stays inside it: its record must be finished, by whoever sends next."""
+    ours, theirs = tls_pair
+    ours.setblocking(False)
+    connection = Connection(ours, loop, Inbox(), "the peer")
+    connection.start()
+    large, small = (frames.encode_frame(frames.BINARY, data) for data in (b"y" * 20_000_000, b"more"))
+    connection.in_turn(Deadline(5), partial(connection.send, large, Deadline(0.05), leave=True))
+    assert connection._rest is not None
+    theirs.settimeout(WAIT)
+    received = in_thread(lambda: b"".join(_pieces(theirs, len(large) + len(small))))
+    connection.in_turn(Deadline(WAIT), connection.send, small, Deadline(WAIT))
+    assert received() == large + small
+    connection.drop(EngineConnectionError("over"))
+    wait_until(lambda: connection._closed, "the close")
+
+
+def _pieces(sock: socket.socket, left: int) -> Iterator[bytes]:
+    while left:
+        piece = sock.recv(65536)
+        assert piece
+        left -= len(piece)
+        yield piece
 
 
 def test_a_ping_among_a_thousand_small_messages_disturbs_nothing(loop: Loop) -> None:
