@@ -321,7 +321,8 @@ class Connection:
         Raises:
             BaseException: What broke the connection.
         """
-        self._check()
+        if self._error is not None:
+            raise fresh(self._error)
         try:
             return self._push(deadline, rest_only)
         except Exception:
@@ -428,10 +429,6 @@ class Connection:
         close_copy(self._sock)
 
     # --- sending, with the turn ------------------------------------------------------------------------
-
-    def _check(self) -> None:
-        if self._error is not None:
-            raise fresh(self._error)
 
     def _poison(self, exc: BaseException) -> None:
         reason = self._error or EngineConnectionError(
