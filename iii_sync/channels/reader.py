@@ -307,7 +307,7 @@ class ChannelReader(End):
             self._begin(OWN_TIMEOUT)
             if not self._some():
                 raise StopIteration
-            return self._take(len(self._items[0]) - self._start)
+            return self._take_item()
 
     def readline(self, size: Optional[int] = -1, /, *, timeout: Optional[float] = OWN_TIMEOUT) -> bytes:
         """Return one line with its ``b"\\n"``, at most ``size`` bytes; the last may have none, and ``b""`` is the end.
@@ -409,7 +409,7 @@ class ChannelReader(End):
                     self._moving = False
                     event: Union[bytes, str] = data
                 else:
-                    event = self._take(len(data) - self._start)
+                    event = self._take_item()
             yield event
 
     def on_message(self, callback: Callable[[str], object]) -> None:
@@ -720,6 +720,18 @@ class ChannelReader(End):
         self._moving = False
         for callback in list(self._callbacks):
             callback(text)
+
+    def _take_item(self) -> bytes:
+        """Take what is left of the first item, which is data."""
+        data, start = self._items[0], self._start
+        assert not isinstance(data, str)
+        part = bytes(data[start:] if start else data)
+        self._moving = True
+        self._drop(1)
+        self._at_hand -= len(part)
+        self._position += len(part)
+        self._moving = False
+        return part
 
     def _take(self, size: int, *, rest: bool = False) -> bytes:
         """Take ``size`` bytes that are at hand, delivering the text messages among them.
