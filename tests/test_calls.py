@@ -15,7 +15,6 @@ from typing import Any, Callable
 import pytest
 
 from iii_sync import Call, FunctionRef, TriggerAction, Worker, errors, register_worker
-from iii_sync.testing import FaultProxy
 
 from .support.exceptions import Untellable
 from .support.threads import in_thread
@@ -235,31 +234,6 @@ def test_a_call_times_out_as_both_kinds_of_error(worker: Worker, peer: Worker, u
     assert caught.value.code == "TIMEOUT" and function.id in str(caught.value)
     release.set()
     assert worker.trigger(function.id, timeout=WAIT) is True
-
-
-def test_a_large_call_that_times_out_half_sent_costs_nobody_elses(
-    engine_url: str, peer: Worker, unique: Unique
-) -> None:
-    """The engine takes no more for a while: the rest follows when it does, and calls under way are answered."""
-    arrived: queue.Queue[int] = queue.Queue()
-    size = peer.register_function(unique("size"), lambda data: arrived.put(len(data)))
-    release = threading.Event()
-    slow = peer.register_function(unique("slow"), lambda data: release.wait(WAIT))
-    with FaultProxy(engine_url) as proxy, register_worker(proxy.url) as worker:
-        states: list[str] = []
-        worker.add_connection_state_listener(states.append)
-        under_way = worker.submit(slow.id)
-        with proxy.frozen():
-            with pytest.raises(errors.CallTimeout, match="may still be running"):
-                worker.trigger(size.id, "x" * 15_000_000, timeout=0.3)
-            with pytest.raises(errors.CallTimeout, match="could not be sent"):
-                worker.trigger(size.id, "y", timeout=0.1)
-        release.set()
-        assert under_way.result(WAIT) is True
-        assert arrived.get(timeout=WAIT) == 15_000_000
-        assert worker.trigger(size.id, "z", timeout=WAIT) is None
-        assert arrived.get(timeout=WAIT) == 1 and arrived.empty()
-        assert states == []
 
 
 def test_a_submitted_call_has_a_timeout_of_its_own(worker: Worker, peer: Worker, unique: Unique) -> None:

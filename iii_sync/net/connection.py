@@ -160,6 +160,7 @@ class Connection:
         receiver.attached(self)
         loop.adopt(self)
         self.last_received: float = time.monotonic()  # written by the reader thread
+        self._sent = 0  # bytes that the socket took; with the turn
 
     def start(self) -> None:
         """Begin to receive. Any thread; does not block."""
@@ -256,9 +257,12 @@ class Connection:
             raise
 
     def _wait_for_turn(self, deadline: Deadline) -> None:
-        remaining = deadline.remaining()
-        if not acquire(self._turn, remaining):
-            raise TimeoutError(f"another thread was sending to {self._label} for {deadline.timeout:g} s")
+        sent = self._sent
+        while not acquire(self._turn, deadline.remaining()):
+            if not deadline.silence or sent == self._sent:
+                raise TimeoutError(f"another thread was sending to {self._label} for {deadline.timeout:g} s")
+            sent = self._sent
+            deadline.progress()  # it was not silent
 
     def send(
         self,
@@ -267,7 +271,7 @@ class Connection:
         *,
         stalled: Optional[Callable[[], None]] = None,
         leave: bool = False,
-    ) -> None:
+    ) -> bool:
         """Send frames, all of them, behind those that still wait; needs the turn.
 
         Blocks while the peer does not take them, at most until ``deadline``.
@@ -278,6 +282,9 @@ class Connection:
             stalled: Called once when nothing left for some seconds.
             leave: Whether ``data``, which must not change then, may go on leaving behind ``deadline`` when a part of it
                 has left: others who use the connection do not suffer from one who was short of time.
+
+        Returns:
+            Whether all of it has left.
 
         Raises:
             TimeoutError: Nothing left in time. When a part of ``data`` had left, the connection is dropped with it,
@@ -295,10 +302,18 @@ class Connection:
             if self._rest is view and self._tls_lock is None and self._error is None:
                 self._rest = None
             elif leave and isinstance(exc, TimeoutError) and self._error is None:
-                return  # the reader thread sends the rest
+                return False  # the reader thread sends the rest
             elif self._rest is not None:
                 self._poison(exc)
             raise
+        return True
+
+    def send_behind(self, data: bytes) -> None:
+        """Send whole frames behind what waits now, before all that is sent from now on. Any thread; never blocks."""
+        with self._state_lock:
+            self._outbox_size += len(data) + _ENTRY
+        self._outbox.append(data)
+        self._loop.call_soon(self._after_turn)
 
     def drain(self, deadline: Deadline, *, stalled: Optional[Callable[[], None]] = None) -> None:
         """Wait until everything that waits has left; needs the turn. Blocks and raises like :meth:`send`."""
@@ -424,6 +439,15 @@ class Connection:
         except (ImportError, OSError, AttributeError):
             return None
 
+    def delivered(self) -> Optional[int]:
+        """Return how many bytes the peer's machine has taken, while there are others; else, or where unknown, ``None``.
+
+        It grows as long as the peer takes data, however slowly. On the reader thread.
+        """
+        waits = self._rest is not None or bool(self._outbox)
+        unsent = self.unsent()
+        return None if unsent is None or not (waits or unsent) else self._sent - unsent
+
     def forget(self) -> None:
         """Close the descriptor in a forked child; the connection itself is the parent's."""
         close_copy(self._sock)
@@ -462,6 +486,7 @@ class Connection:
             count = self._try_send(rest)
             if not count:
                 return False
+            self._sent += count
             self._rest = rest[count:] if count < len(rest) else None
             if deadline is not None:
                 deadline.progress()
@@ -766,6 +791,7 @@ class Connection:
                 self._closed = True
                 self._loop.unwatch(self._sock, self)
                 self._sock.close()
+            self._rest = None  # may be large, and what refers to the connection may live on for a while
             if self._source is not None:
                 self._source.clear()
         finally:

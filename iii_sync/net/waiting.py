@@ -90,7 +90,7 @@ class Deadline:
         silence: Whether the time counts anew after each progress, or in total.
     """
 
-    __slots__ = ("timeout", "_silence", "_end")
+    __slots__ = ("timeout", "silence", "_end")
 
     def __init__(self, timeout: Optional[float], *, silence: bool = False) -> None:
         # Locks can wait for so long; what is longer, and infinity, is no limit.
@@ -99,12 +99,12 @@ class Deadline:
                 raise ValueError("a timeout must be a number of seconds, not NaN")
             timeout = None
         self.timeout: Optional[float] = timeout
-        self._silence = silence
+        self.silence: bool = silence
         self._end = None if timeout is None else time.monotonic() + timeout
 
     def progress(self) -> None:
         """Something moved: start again from now when it is silence that counts."""
-        if self._silence and self.timeout is not None:
+        if self.silence and self.timeout is not None:
             self._end = time.monotonic() + self.timeout
 
     def remaining(self) -> Optional[float]:

@@ -59,6 +59,7 @@ class Link:
         self.token: Optional[str] = None
         self.since: float = time.monotonic()
         self.pinged: float = 0.0  # when the oldest ping was sent that nothing has followed; reader thread only
+        self._delivered = 0  # what the engine's machine had taken when the last ping was sent; reader thread only
         self.rejections: dict[str, messages.Message] = {}  # function id -> refusal
 
     def attached(self, connection: Connection) -> None:
@@ -107,7 +108,9 @@ class Link:
         if not is_current() or connection is None or connection.error is not None:
             return
         now = time.monotonic()
-        if connection.last_received >= self.pinged:
+        # A ping waits behind what is being sent: while the engine takes that, however slowly, it is well.
+        delivered = connection.delivered()
+        if connection.last_received >= self.pinged or (delivered is not None and delivered > self._delivered):
             self.pinged = now
         elif now - self.pinged > _DEAD_AFTER:
             silent = now - connection.last_received
@@ -115,6 +118,7 @@ class Link:
                 EngineConnectionError(f"{address} answers no ping, and has been silent for {silent:.0f} s")
             )
             return
+        self._delivered = delivered or 0
         connection.send_soon(frames.encode_frame(frames.PING))
         self.keep_alive(is_current, address)
 

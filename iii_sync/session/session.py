@@ -5,7 +5,7 @@ one link is current; calls go out on it and their answers come in on it. When it
 call that went out on it fails at once, for the engine has forgotten them (PROTOCOL 2.7), and a thread makes the
 next one: connect, hello, ``reattach``, ``engine::workers::register``, the registrations, and only then is the
 link current and callers go on. A call that had not left whole when its link ended is its sender's: nobody can
-have run it.
+have run it. Unless its sender had no more time: the rest of it follows then, and it counts as sent.
 
 States, of which listeners are told:
 
@@ -185,9 +185,9 @@ class Session:
             PayloadTooLargeError: Too large for a message.
         """
         answer = Answer(function_id, message["invocation_id"])
-        self._send_call(function_id, message, answer, deadline)
         there = False
         try:
+            self._send_call(function_id, message, answer, deadline)
             there = answer.wait(deadline.remaining())
         finally:
             if not there:
@@ -243,14 +243,21 @@ class Session:
             assert connection is not None
             begun: list[bool] = []
             try:
-                connection.in_turn(deadline, self._send_entered, call, link, connection, data, deadline, begun)
-                return
+                whole = connection.in_turn(deadline, self._send_entered, call, link, connection, data, deadline, begun)
             except Exception as exc:
                 if begun:
                     raise _not_sent(exc, function_id, message) from exc
                 if connection.error is None:
                     raise _not_sent(exc, function_id, message) from None
                 # It has ended, and took nothing: the next one will do as well.
+            else:
+                if call is None and not whole:  # who waits for an answer learns by that
+                    raise CallTimeout(
+                        "TIMEOUT",
+                        f"only a part has left within {deadline.timeout:g} s; the rest follows, so it may still run",
+                        function_id,
+                    )
+                return
 
     def _send_entered(
         self,
@@ -260,14 +267,13 @@ class Session:
         data: bytes,
         deadline: Deadline,
         begun: list[bool],
-    ) -> None:
-        """With the turn: enter the call into the table and send it, or neither."""
+    ) -> bool:
+        """With the turn: enter the call into the table and send it, or neither; whether all of it has left in time."""
         begun.append(True)
         try:
             if call is not None:
                 self._pending.enter(call, link)
-            # When a part of it has left at the deadline, this is a call that gets no answer in time.
-            connection.send(data, deadline, leave=True)
+            return connection.send(data, deadline, leave=True)
         except BaseException:
             if call is not None:
                 self._pending.forget(call)
@@ -303,11 +309,14 @@ class Session:
         """Send that a registration is taken back, if there is a link; else the next one never hears of it."""
         link = self._link
         if link is not None:
+            data = encoded_frames(messages.encode(messages.undo(registration)))
             try:
-                message = messages.undo(registration)
-                self.send(link, messages.encode(message), Deadline(self.options.connect_timeout))
-            except (EngineConnectionError, TimeoutError):
+                self._send_frames(link, data, Deadline(self.options.connect_timeout))
+            except EngineConnectionError:
                 _log.debug("not unregistered: the connection broke", exc_info=True)
+            except TimeoutError:
+                assert link.connection is not None
+                link.connection.send_behind(data)  # a large message is under way, or the engine takes nothing
 
     def answer(self, link: Link, message: messages.Message) -> None:
         """Answer an invocation that came in on ``link``; an answer that comes too late is dropped.
@@ -321,8 +330,13 @@ class Session:
             if message["type"] == "invocationresult":
                 assert link.answers is not None
                 link.answers.sent(encoded)
-        except (EngineConnectionError, WorkerClosedError, TimeoutError):
+        except (EngineConnectionError, WorkerClosedError):
             _log.debug("the answer of %s could not be sent", message["function_id"], exc_info=True)
+        except TimeoutError as exc:
+            # The engine takes nothing, and the caller would wait for ever: with the link, it fails his call.
+            assert link.connection is not None
+            name = message["function_id"]
+            link.connection.drop(EngineConnectionError(f"the answer of {name} could not be sent: {exc}"))
 
     def add_listener(self, listener: Callable[[ConnectionState], object]) -> Callable[[], None]:
         """Call ``listener(state)`` on a handler thread at every change; returns what ends that."""
