@@ -26,7 +26,7 @@ from .channels import Channel, ChannelReader, ChannelWriter, StreamChannelRef, i
 from .channels.ends import Ends
 from .channels.refs import as_ref
 from .errors import ChannelAbortedError, ConfigurationError, ForkedWorkerError, WorkerClosedError, fresh
-from .functions import FunctionRef, Functions
+from .functions import FunctionRef, Functions, check_function_id
 from .net.connect import Address
 from .net.loop import Loop
 from .net.waiting import Deadline, Event
@@ -352,11 +352,16 @@ class Worker:
             The decorator.
 
         Raises:
+            ConfigurationError: No id, as in ``@worker.function`` without parentheses, or one that cannot be.
             IIISyncError: When it decorates, as :meth:`register_function`.
 
         Blocks: Never; decorating like :meth:`register_function`.
         Threads: Any.
         """
+        if callable(function_id):
+            name = getattr(function_id, "__name__", "name")
+            raise ConfigurationError(f"a function needs an id: write @worker.function({name!r}), for instance")
+        check_function_id(function_id)
 
         def decorate(handler: HandlerT) -> HandlerT:
             self.register_function(function_id, handler, **details)  # pyright: ignore[reportArgumentType]

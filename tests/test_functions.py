@@ -119,7 +119,15 @@ def test_ids_that_cannot_be_registered(worker: Worker, function_id: Any) -> None
     with pytest.raises(errors.ConfigurationError):
         worker.register_function(function_id, lambda data: 1)
     with pytest.raises(errors.ConfigurationError):
-        worker.function(function_id)(lambda data: 1)
+        worker.function(function_id)
+
+
+def test_a_decorator_without_its_parentheses_is_refused(worker: Worker) -> None:
+    """It would register nothing, and say nothing."""
+    with pytest.raises(errors.ConfigurationError, match=r"@worker.function\('hello'\)"):
+
+        @worker.function  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        def hello(data: Any) -> None: ...
 
 
 def test_handlers_that_cannot_be(worker: Worker, unique: Unique) -> None:

@@ -89,6 +89,9 @@ class Owner(Protocol):
     def run_soon(self, function: Any) -> None:
         """Run ``function`` on a thread of the worker's."""
 
+    def call_soon(self, function: Any) -> None:
+        """Call ``function``, which must not block, on the reader thread. Finalizers may call this."""
+
     def is_alone(self, end: End) -> bool:
         """Whether the other end of the channel is here too, unused, and not handed out."""
         raise NotImplementedError
@@ -271,8 +274,7 @@ class End(_RawFile):
     def _log_soon(self, text: str) -> None:
         """Log what a finalizer has to say, for a ``ResourceWarning`` is hidden as a rule. Finalizers may call it."""
         # Not on this thread: logging takes locks, and what the garbage collector has interrupted may hold them.
-        if self._connection is not None:
-            self._connection._loop.call_soon(lambda: _log.warning("%s; use it in a with block, or close it", text))
+        self._owner.call_soon(lambda: _log.warning("%s; use it in a with block, or close it", text))
 
     def __repr__(self) -> str:
         if self._closed:

@@ -123,6 +123,10 @@ class Ends:
         """Run a function on a handler thread."""
         self._run_soon(function)
 
+    def call_soon(self, function: Callable[[], None]) -> None:
+        """Call a function, which must not block, on the reader thread. Finalizers may call this."""
+        self._loop.call_soon(function)
+
     @property
     def connect_timeout(self) -> Optional[float]:
         """Seconds that connecting may take."""

@@ -16,7 +16,7 @@ import warnings
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional, Protocol, TypeVar
 
-from ..errors import ChannelAbortedError, ReadTimeout
+from ..errors import ReadTimeout
 from .end import as_target, let_go
 
 if TYPE_CHECKING:
@@ -69,8 +69,7 @@ class Target(Protocol):
     def send_message(self, text: str) -> None: ...
     def close(self) -> None: ...
     def abort(self) -> None: ...
-    def _fail(self, error: BaseException) -> None: ...
-    def _log_soon(self, text: str) -> None: ...
+    def _forgotten(self, text: str) -> None: ...
 
 
 def is_binary(mode: str, direction: str, buffering: int, **text: Any) -> bool:
@@ -462,8 +461,7 @@ class ChannelFileWriter(io.BufferedWriter):
         try:
             warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
         finally:  # the warning may be an error
-            raw._fail(ChannelAbortedError("a buffered file was not closed"))
-            raw._log_soon(text)
+            raw._forgotten(text)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.raw!r}>"

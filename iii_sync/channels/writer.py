@@ -328,8 +328,8 @@ class ChannelWriter(End):
             if self._connection is not None:  # Ctrl-C: nobody would abort it a second time
                 self._connection.drop(error, last=self._last_words)
             raise
-        if unused and self._marks and not self._handed_out:
-            self._owner.run_soon(self._announce_abort)
+        if unused:
+            self._abort_unused(self._owner.run_soon)
         self._owner.end_is_over(self)
 
     # --- inside ----------------------------------------------------------------------------------------
@@ -506,6 +506,19 @@ class ChannelWriter(End):
                 f"{connection.label}: the engine ended the stream by itself: this end had been connected "
                 "before (it can be, once), or the reader has left; what was written is lost or incomplete"
             )
+
+    def _forgotten(self, text: str) -> None:
+        """A file above was collected with data in it: cut the stream and log ``text``. Finalizers may call this."""
+        self._fail(ChannelAbortedError("a buffered file was not closed"))
+        if self._connection is None:
+            # By way of the reader thread: starting another one takes locks, and what was interrupted may hold them.
+            self._abort_unused(lambda announce: self._owner.call_soon(lambda: self._owner.run_soon(announce)))
+        self._log_soon(text)
+
+    def _abort_unused(self, run: Callable[[Callable[[], None]], None]) -> None:
+        """Let the reader see a cut stream where nothing was sent, unless the writer is somebody else's."""
+        if self._marks and not self._handed_out:
+            run(self._announce_abort)
 
     def _announce_abort(self) -> None:
         """On a thread of the worker's: connect only to show the reader a stream that was cut."""

@@ -288,6 +288,25 @@ def test_a_writer_that_is_forgotten_warns_and_cuts(channel: Channel, caplog: pyt
     channel.writer = reader  # type: ignore[assignment]
 
 
+@pytest.mark.parametrize("mode", ["wb", "w"])
+def test_a_file_that_is_forgotten_before_it_was_sent_cuts(
+    channel: Channel, mode: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All that was written waits in it, and its writer has never connected: the reader is told all the same."""
+    file = channel.writer.makefile(mode)
+    file.write("half" if mode == "w" else b"half")
+    reader = channel.reader
+    reader.timeout = 10
+    del channel.writer, channel.writer_ref
+    with pytest.warns(ResourceWarning, match="not closed"):
+        del file
+        gc.collect()
+    with pytest.raises(errors.ChannelTruncatedError):
+        list(reader)
+    wait_until(lambda: "was not closed: its stream was cut" in caplog.text, "the line in the log")
+    channel.writer = reader  # type: ignore[assignment]
+
+
 def test_ends_that_were_never_used_vanish_silently(worker: Worker) -> None:
     """No warning, no connection."""
     with warnings.catch_warnings():
