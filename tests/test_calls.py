@@ -115,6 +115,13 @@ def test_what_the_engine_would_drop_or_change_is_refused_here(
     assert worker.trigger(echo, "still there") == "still there"
 
 
+def test_a_whole_channel_in_a_payload_is_told_which_end_to_pass(worker: Worker, echo: str) -> None:
+    """It has two, and only the caller knows which."""
+    channel = worker.create_channel()
+    with pytest.raises(errors.InvalidPayloadError, match="payload.c: .*its reader_ref or its writer_ref"):
+        worker.trigger(echo, {"c": channel})
+
+
 def test_depth_is_limited(worker: Worker, echo: str) -> None:
     """120 levels travel, 121 are refused, and so is a value that contains itself."""
     deep: Any = 1

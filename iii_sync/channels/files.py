@@ -334,7 +334,7 @@ class TextSource(ChannelFileReader):
 
     def _guarded(self, operation: Callable[[], T]) -> T:
         if self._timed_out:
-            raise OSError("cannot read on: an earlier read of this text file timed out; read bytes to be able to")
+            raise OSError("cannot read on: an earlier read of this text file timed out; makefile('rb') can")
         try:
             return super()._guarded(operation)
         except ReadTimeout:

@@ -15,7 +15,7 @@ import click
 
 from iii_sync import Worker
 
-from ..errors import EngineConnectionError, EngineTimeoutError
+from ..errors import EngineConnectionError, EngineTimeoutError, RegistrationRejectedError
 from ..signals import terminating
 from . import options
 from .connecting import reaching
@@ -66,7 +66,7 @@ def command(target: str, url: Optional[str], namespace: Optional[str]) -> int:
     try:
         with reaching():
             worker = _worker(_module(name), attribute or "worker", name)
-    except (CommandFailed, EngineConnectionError, EngineTimeoutError):
+    except (CommandFailed, EngineConnectionError, EngineTimeoutError, RegistrationRejectedError):
         raise
     except Exception as error:
         _show(error)

@@ -214,6 +214,8 @@ def _cure(value: Any) -> str:
     for method in ("isoformat", "tolist"):  # dates, numpy and pandas
         if callable(getattr(value, method, None)):
             return f"use its {method}()"
+    if hasattr(value, "reader_ref") and hasattr(value, "writer_ref"):
+        return "pass one end of the channel: its reader_ref or its writer_ref"
     return "convert it to dict, list, str, int, float, bool or None first"
 
 

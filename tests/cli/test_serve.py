@@ -148,6 +148,17 @@ class TestFinding:
         assert_one_line(err)
         assert url in err
 
+    def test_a_name_that_is_taken(self, start: Start, folder: Path, engine_url: str, function: str) -> None:
+        """Nor is that: the service runs already."""
+        with register_worker(engine_url, worker_name=function):
+            (folder / "served_taken.py").write_text(
+                f"from iii_sync import register_worker\nworker = register_worker(worker_name={function!r})\n"
+            )
+            status, out, err = finish(start("serve", "served_taken", url=engine_url, cwd=folder))
+        assert (status, out) == (1, "")
+        assert_one_line(err)
+        assert function in err
+
 
 @posix_only
 class TestEnding:
