@@ -143,8 +143,8 @@ class Connection:
         self._error: Optional[BaseException] = None
         self._rest: Optional[memoryview] = None  # with the turn
         self._source: Optional[Source] = None  # with the turn
-        self._outbox: deque[bytes] = deque()  # filled by the reader thread, emptied with the turn
-        self._outbox_size = 0  # reader thread adds, turn owner subtracts; both under _state_lock
+        self._outbox: deque[bytes] = deque()  # filled by the reader thread and send_behind(), emptied with the turn
+        self._outbox_size = 0  # who fills adds, the turn owner subtracts; both under _state_lock
         self._pong: Optional[bytes] = None  # a frame owed to the latest ping; changed by the reader thread only
         self._paused = False  # reader thread only
         self._want_write = False  # reader thread only: something waits for the socket
@@ -439,14 +439,15 @@ class Connection:
         except (ImportError, OSError, AttributeError):
             return None
 
-    def delivered(self) -> Optional[int]:
-        """Return how many bytes the peer's machine has taken, while there are others; else, or where unknown, ``None``.
+    def delivered(self) -> tuple[int, bool]:
+        """Return how many bytes the peer's machine has taken, and whether there are others. On the reader thread.
 
-        It grows as long as the peer takes data, however slowly. On the reader thread.
+        The number grows as long as the peer takes data, however slowly; where it is unknown it does not.
         """
-        waits = self._rest is not None or bool(self._outbox)
         unsent = self.unsent()
-        return None if unsent is None or not (waits or unsent) else self._sent - unsent
+        if unsent is None:
+            return 0, True
+        return self._sent - unsent, bool(unsent or self._rest is not None or self._outbox)
 
     def forget(self) -> None:
         """Close the descriptor in a forked child; the connection itself is the parent's."""

@@ -109,8 +109,8 @@ class Link:
             return
         now = time.monotonic()
         # A ping waits behind what is being sent: while the engine takes that, however slowly, it is well.
-        delivered = connection.delivered()
-        if connection.last_received >= self.pinged or (delivered is not None and delivered > self._delivered):
+        delivered, others = connection.delivered()
+        if connection.last_received >= self.pinged or (others and delivered > self._delivered):
             self.pinged = now
         elif now - self.pinged > _DEAD_AFTER:
             silent = now - connection.last_received
@@ -118,7 +118,7 @@ class Link:
                 EngineConnectionError(f"{address} answers no ping, and has been silent for {silent:.0f} s")
             )
             return
-        self._delivered = delivered or 0
+        self._delivered = delivered
         connection.send_soon(frames.encode_frame(frames.PING))
         self.keep_alive(is_current, address)
 
