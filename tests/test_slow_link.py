@@ -149,15 +149,15 @@ def slow_engine() -> Iterator[tuple[Engine, Worker, list[str]]]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Links are pinged often, and silent ones are given up soon."""
-    monkeypatch.setattr(iii_sync.session.link, "_PING_EVERY", 0.2)
-    monkeypatch.setattr(iii_sync.session.link, "_DEAD_AFTER", 0.5)
+    monkeypatch.setattr(iii_sync.session.link, "_PING_EVERY", 0.3)
+    monkeypatch.setattr(iii_sync.session.link, "_DEAD_AFTER", 1.5)
 
 
 @pytest.mark.usefixtures("impatient")
 def test_an_engine_that_takes_a_message_slowly_is_alive() -> None:
     """It cannot answer the ping that waits behind it."""
     with slow_engine() as (engine, worker, states):
-        engine.bytes_per_second = 5e6
+        engine.bytes_per_second = 4e6
         call = worker.submit("f", LARGE)
         engine.until(function_id="f")
         assert not call.done() and states == []
@@ -177,7 +177,7 @@ def test_an_answer_waits_as_long_as_a_large_message_moves() -> None:
     """Its patience is for silence, and there is none."""
     with slow_engine() as (engine, worker, states):
         worker.register_function("mine", lambda data: data)
-        limit_patience(worker, 0.1)  # an answer has six times that
+        limit_patience(worker, 0.2)  # an answer has six times that
         engine.bytes_per_second = 8e6
         large = in_thread(lambda: worker.trigger("f", LARGE, timeout=3))
         wait_until(lambda: worker._session._link.connection._rest is not None, "the message")  # type: ignore[union-attr]
@@ -194,7 +194,7 @@ def test_an_answer_that_cannot_be_sent_ends_the_link() -> None:
     """With it the engine fails the call; its caller would wait for ever else."""
     with slow_engine() as (engine, worker, states):
         worker.register_function("mine", lambda data: data)
-        limit_patience(worker, 0.1)  # an answer has six times that
+        limit_patience(worker, 0.2)  # an answer has six times that
         engine.bytes_per_second = 0
         with pytest.raises(errors.CallTimeout):
             worker.trigger("f", LARGE, timeout=0.1)
