@@ -976,6 +976,8 @@ class Worker:
                 return
             self._registrations.close()
             deadline = Deadline(timeout)
+            if not self._loop.on_thread:
+                self._loop.catch_up(min(1.0, timeout))  # finalizers leave tasks for the pool to it
             # Handlers come first, for they may still answer; what blocks them for good is their channels.
             if not self._pool.drain(timeout / 2):
                 _log.info("handlers are still running after %.3g s; their channels are dropped", timeout / 2)

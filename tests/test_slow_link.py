@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import signal
 import socket
 import threading
 import time
@@ -16,6 +18,7 @@ import iii_sync.session.link
 from iii_sync import TriggerAction, Worker, errors, register_worker
 from iii_sync.testing import FaultProxy
 
+from .support.engines import killable_engine
 from .support.rawserver import RawPeer, raw_server
 from .support.threads import in_thread
 from .support.waiting import wait_until
@@ -173,21 +176,48 @@ def test_an_engine_that_stops_amid_a_message_is_found() -> None:
         wait_until(lambda: "reconnecting" in states, "the end of the link")
 
 
-def test_an_answer_waits_as_long_as_a_large_message_moves() -> None:
-    """Its patience is for silence, and there is none."""
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="a process that stands still")
+@pytest.mark.usefixtures("impatient")
+def test_an_engine_that_stands_still_is_found_among_small_calls(engine_kind: str) -> None:
+    """Its machine takes what it is sent, and that is no sign of life either."""
+    with killable_engine(engine_kind) as engine, register_worker(engine.url) as worker:
+        states: list[str] = []
+        worker.add_connection_state_listener(states.append)
+        os.kill(engine.pid, signal.SIGSTOP)
+        try:
+            for _ in range(300):
+                worker.trigger("nobody", "x" * 100, action=TriggerAction.Void(), timeout=5)
+                time.sleep(0.045)  # an acknowledgement takes 40 ms
+                if states:
+                    break
+            assert states[:1] == ["reconnecting"]
+        finally:
+            os.kill(engine.pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("sender", ["still there", "timed out"])
+def test_an_answer_waits_as_long_as_a_large_message_moves(sender: str) -> None:
+    """Its patience is for silence, and there is none, however seldom the socket takes more."""
     with slow_engine() as (engine, worker, states):
         worker.register_function("mine", lambda data: data)
         limit_patience(worker, 0.2)  # an answer has six times that
-        engine.bytes_per_second = 8e6
-        large = in_thread(lambda: worker.trigger("f", LARGE, timeout=3))
-        wait_until(lambda: worker._session._link.connection._rest is not None, "the message")  # type: ignore[union-attr]
+        engine.bytes_per_second = 300e3
+        large = in_thread(lambda: worker.trigger("f", LARGE, timeout=WAIT if sender == "still there" else 0.3))
+        link = worker._session._link
+        assert link is not None and link.connection is not None
+        connection = link.connection
+        wait_until(lambda: connection._rest is not None, "the message")
+        if sender == "timed out":
+            with pytest.raises(errors.CallTimeout):
+                large()
         engine.peer.get(timeout=WAIT).send_json(
             {"type": "invokefunction", "invocation_id": "i-1", "function_id": "mine", "data": 7}
         )
+        begun = connection.taken()
+        wait_until(lambda: connection.taken() > begun + 1_000_000 or bool(states), "more than three seconds' bytes")
+        engine.bytes_per_second = 1e9
         assert engine.until(type="invocationresult")["result"] == 7
         assert states == []
-        with pytest.raises(errors.CallTimeout):
-            large()
 
 
 def test_an_answer_that_cannot_be_sent_ends_the_link() -> None:

@@ -40,6 +40,13 @@ from .loop import READ, WRITE, Loop
 from .waiting import Deadline, RLock, acquire, wait_for_socket
 from .windows import LARGEST, Windows
 
+# Not where it is used: the reader thread must not import, for Ctrl-C amid an import leaves the lock of imports taken.
+try:
+    import fcntl
+    import termios
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = ["Connection", "Receiver"]
 
 _log = logging.getLogger("iii_sync.io")
@@ -257,12 +264,18 @@ class Connection:
             raise
 
     def _wait_for_turn(self, deadline: Deadline) -> None:
-        sent = self._sent
+        taken = self.taken()
         while not acquire(self._turn, deadline.remaining()):
-            if not deadline.silence or sent == self._sent:
+            if not self._has_moved(deadline, taken):
                 raise TimeoutError(f"another thread was sending to {self._label} for {deadline.timeout:g} s")
-            sent = self._sent
-            deadline.progress()  # it was not silent
+            taken = self.taken()
+
+    def _has_moved(self, deadline: Deadline, taken: int) -> bool:
+        """Whether the peer has more than it had ``taken``; a deadline of silence begins anew then, others are over."""
+        if not deadline.silence or self.taken() <= taken:
+            return False
+        deadline.progress()
+        return True
 
     def send(
         self,
@@ -378,7 +391,7 @@ class Connection:
         """
         if deadline.expired:
             raise TimeoutError(f"nothing could be sent for {deadline.timeout:g} s")
-        remaining = deadline.remaining()
+        remaining, taken = deadline.remaining(), self.taken()
         if self._send_wants_read:
             # The reader thread may be the one that receives it, and nothing would be left to wait for.
             moment = _RETRY if remaining is None else min(remaining, _RETRY)
@@ -390,7 +403,8 @@ class Connection:
             stalled()
             remaining = deadline.remaining()
         if not wait_for_socket(self._sock, remaining, write=True) and deadline.expired:
-            raise TimeoutError(f"nothing could be sent for {deadline.timeout:g} s")
+            if not self._has_moved(deadline, taken):
+                raise TimeoutError(f"nothing could be sent for {deadline.timeout:g} s")
         return None
 
     def _give_turn_back(self) -> None:
@@ -427,27 +441,30 @@ class Connection:
 
     def unsent(self) -> Optional[int]:
         """Return how many bytes the peer's machine has not taken yet, or ``None`` where that is unknown."""
+        if fcntl is None:
+            return None
         try:
-            import fcntl
-            import termios
-
             with self._state_lock:  # the descriptor is closed under this lock
                 if self._closed:
                     return 0
                 answer = fcntl.ioctl(self._sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
             return int(struct.unpack("i", answer)[0])
-        except (ImportError, OSError, AttributeError):
+        except (OSError, AttributeError):
             return None
 
-    def delivered(self) -> tuple[int, bool]:
-        """Return how many bytes the peer's machine has taken, and whether there are others. On the reader thread.
+    def taken(self) -> int:
+        """Return how many bytes the peer's machine has taken, 0 where that is unknown. Any thread.
 
-        The number grows as long as the peer takes data, however slowly; where it is unknown it does not.
+        The number grows as long as the peer takes data, however slowly; the socket is writable now and then only. (By
+        OpenSSL what is sent has more bytes than what is counted, so it is a few too small there.)
         """
         unsent = self.unsent()
-        if unsent is None:
-            return 0, True
-        return self._sent - unsent, bool(unsent or self._rest is not None or self._outbox)
+        return 0 if unsent is None else self._sent - unsent
+
+    def queued(self) -> int:
+        """Return how many bytes will have been sent when what waits now has left. On the reader thread."""
+        rest = self._rest
+        return self._sent + (0 if rest is None else len(rest)) + sum(map(len, list(self._outbox)))
 
     def forget(self) -> None:
         """Close the descriptor in a forked child; the connection itself is the parent's."""

@@ -30,7 +30,7 @@ from typing import Any, Callable, Optional, Protocol
 from ..errors import WorkerClosedError
 from . import direct
 from .attempts import Attempts
-from .waiting import LONGEST_WAIT, join
+from .waiting import LONGEST_WAIT, Event, join
 from .windows import Windows
 
 __all__ = ["Loop", "Timer", "Watched"]
@@ -131,6 +131,12 @@ class Loop:
                 with contextlib.suppress(OSError):
                     direct.send(self._wake_out, b"\0")
             raise
+
+    def catch_up(self, timeout: float) -> None:
+        """Wait until everything posted so far has been called, at most ``timeout`` seconds. Any thread but this one."""
+        done = Event()
+        self.call_soon(done.set)
+        done.wait(timeout)
 
     def call_later(self, delay: float, function: Callable[[], None]) -> Timer:
         """Have ``function`` called on the loop's thread in ``delay`` seconds. Any thread; never blocks."""

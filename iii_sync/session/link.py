@@ -59,7 +59,8 @@ class Link:
         self.token: Optional[str] = None
         self.since: float = time.monotonic()
         self.pinged: float = 0.0  # when the oldest ping was sent that nothing has followed; reader thread only
-        self._delivered = 0  # what the engine's machine had taken when the last ping was sent; reader thread only
+        self._behind = 0  # how many bytes go before that ping, and it; reader thread only
+        self._taken = 0  # how many the engine's machine had when the last ping was sent; reader thread only
         self.rejections: dict[str, messages.Message] = {}  # function id -> refusal
 
     def attached(self, connection: Connection) -> None:
@@ -108,9 +109,9 @@ class Link:
         if not is_current() or connection is None or connection.error is not None:
             return
         now = time.monotonic()
+        answered, taken = connection.last_received >= self.pinged, connection.taken()
         # A ping waits behind what is being sent: while the engine takes that, however slowly, it is well.
-        delivered, others = connection.delivered()
-        if connection.last_received >= self.pinged or (others and delivered > self._delivered):
+        if answered or self._taken < min(taken, self._behind):
             self.pinged = now
         elif now - self.pinged > _DEAD_AFTER:
             silent = now - connection.last_received
@@ -118,8 +119,10 @@ class Link:
                 EngineConnectionError(f"{address} answers no ping, and has been silent for {silent:.0f} s")
             )
             return
-        self._delivered = delivered
+        self._taken = taken
         connection.send_soon(frames.encode_frame(frames.PING))
+        if answered:
+            self._behind = connection.queued()
         self.keep_alive(is_current, address)
 
 

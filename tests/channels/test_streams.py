@@ -307,6 +307,28 @@ def test_a_file_that_is_forgotten_before_it_was_sent_cuts(
     channel.writer = reader  # type: ignore[assignment]
 
 
+def test_a_file_that_is_forgotten_just_before_the_end_cuts(engine_url: str, peer: Worker, unique: Unique) -> None:
+    """Shutting down waits for the telling."""
+
+    def read(data: Any) -> None:
+        data["reader"].timeout = 10
+        data["reader"].read()
+
+    function = peer.register_function(unique("reads"), read)
+    with register_worker(engine_url) as worker:
+        channel = worker.create_channel()
+        call = peer.submit(function.id, {"reader": channel.reader_ref})
+        file = channel.writer.makefile("wb")
+        file.write(b"half")
+        del channel
+        worker._loop.call_soon(lambda: time.sleep(0.3))  # it is busy, and comes to the telling late
+        with pytest.warns(ResourceWarning, match="not closed"):
+            del file
+            gc.collect()
+    with pytest.raises(errors.HandlerFailedError, match="ChannelTruncatedError"):
+        call.result(30)
+
+
 def test_ends_that_were_never_used_vanish_silently(worker: Worker) -> None:
     """No warning, no connection."""
     with warnings.catch_warnings():
