@@ -45,7 +45,7 @@ try:
     import fcntl
     import termios
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = termios = None  # type: ignore[assignment]
 
 __all__ = ["Connection", "Receiver"]
 
@@ -441,7 +441,7 @@ class Connection:
 
     def unsent(self) -> Optional[int]:
         """Return how many bytes the peer's machine has not taken yet, or ``None`` where that is unknown."""
-        if fcntl is None:
+        if fcntl is None or termios is None:
             return None
         try:
             with self._state_lock:  # the descriptor is closed under this lock
