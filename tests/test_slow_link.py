@@ -36,6 +36,13 @@ def limit_patience(worker: Worker, seconds: float) -> None:
     object.__setattr__(worker._session.options, "connect_timeout", seconds)
 
 
+def states_of(worker: Worker) -> list[str]:
+    """The states of a worker's connection from now on."""
+    states: list[str] = []
+    worker.add_connection_state_listener(states.append)
+    return states
+
+
 def test_a_large_call_that_times_out_half_sent_costs_nobody_elses(
     engine_url: str, peer: Worker, unique: Unique
 ) -> None:
@@ -45,8 +52,7 @@ def test_a_large_call_that_times_out_half_sent_costs_nobody_elses(
     release = threading.Event()
     slow = peer.register_function(unique("slow"), lambda data: release.wait(WAIT))
     with FaultProxy(engine_url) as proxy, register_worker(proxy.url) as worker:
-        states: list[str] = []
-        worker.add_connection_state_listener(states.append)
+        states = states_of(worker)
         under_way = worker.submit(slow.id)
         with proxy.frozen():
             with pytest.raises(errors.CallTimeout, match="may still be running"):
@@ -80,8 +86,7 @@ def test_what_is_taken_back_behind_a_large_message_is_taken_back(engine_url: str
     with FaultProxy(engine_url) as proxy, register_worker(proxy.url) as worker:
         gone = worker.register_function(unique("gone"), lambda data: data)
         again = worker.register_function(unique("again"), lambda data: 1)
-        states: list[str] = []
-        worker.add_connection_state_listener(states.append)
+        states = states_of(worker)
         with proxy.frozen():
             with pytest.raises(errors.CallTimeout):
                 worker.trigger(unique("nobody"), LARGE, timeout=0.3)
@@ -130,6 +135,12 @@ class Engine:
             size -= piece
             time.sleep(piece / self.bytes_per_second if piece > 1000 else 0)
 
+    def call(self, function_id: str, data: Any) -> None:
+        """Call a function of the worker."""
+        self.peer.get(timeout=WAIT).send_json(
+            {"type": "invokefunction", "invocation_id": "i-1", "function_id": function_id, "data": data}
+        )
+
     def until(self, **wanted: Any) -> dict[str, Any]:
         """Wait for a message with such values."""
         while True:
@@ -143,9 +154,7 @@ def slow_engine() -> Iterator[tuple[Engine, Worker, list[str]]]:
     """An engine, a worker of it, and the states of that one's connection from then on."""
     engine = Engine()
     with raw_server(engine.serve) as server, register_worker(server.url) as worker:
-        states: list[str] = []
-        worker.add_connection_state_listener(states.append)
-        yield engine, worker, states
+        yield engine, worker, states_of(worker)
         engine.bytes_per_second = 1e9
 
 
@@ -181,8 +190,7 @@ def test_an_engine_that_stops_amid_a_message_is_found() -> None:
 def test_an_engine_that_stands_still_is_found_among_small_calls(engine_kind: str) -> None:
     """Its machine takes what it is sent, and that is no sign of life either."""
     with killable_engine(engine_kind) as engine, register_worker(engine.url) as worker:
-        states: list[str] = []
-        worker.add_connection_state_listener(states.append)
+        states = states_of(worker)
         os.kill(engine.pid, signal.SIGSTOP)
         try:
             with contextlib.suppress(errors.ConnectionLostError):  # of the first call behind the end of the link
@@ -210,9 +218,7 @@ def test_an_answer_waits_as_long_as_a_large_message_moves(sender: str) -> None:
         if sender == "timed out":
             with pytest.raises(errors.CallTimeout):
                 large()
-        engine.peer.get(timeout=WAIT).send_json(
-            {"type": "invokefunction", "invocation_id": "i-1", "function_id": "mine", "data": 7}
-        )
+        engine.call("mine", 7)
         begun = connection.taken()
         wait_until(lambda: connection.taken() > begun + 1_000_000 or bool(states), "more than three seconds' bytes")
         engine.bytes_per_second = 1e9
@@ -228,7 +234,5 @@ def test_an_answer_that_cannot_be_sent_ends_the_link() -> None:
         engine.bytes_per_second = 0
         with pytest.raises(errors.CallTimeout):
             worker.trigger("f", LARGE, timeout=0.1)
-        engine.peer.get(timeout=WAIT).send_json(
-            {"type": "invokefunction", "invocation_id": "i-1", "function_id": "mine", "data": 7}
-        )
+        engine.call("mine", 7)
         wait_until(lambda: "reconnecting" in states, "the end of the link")

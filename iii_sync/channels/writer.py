@@ -483,15 +483,14 @@ class ChannelWriter(End):
         connection.send(b"".join(tail), deadline, stalled=self._stalled)
 
     def _await_end(self, connection: Connection, deadline: Deadline) -> None:
-        unsent = connection.unsent()
+        taken = connection.taken()
         ending = self._ending
         while True:
             remaining = deadline.remaining()
             if ending.over.wait(_LOOK if remaining is None else min(_LOOK, remaining)):
                 break
-            before, unsent = unsent, connection.unsent()
-            if before is not None and unsent is not None and unsent < before:
-                deadline.progress()
+            if connection.has_moved(deadline, taken):
+                taken = connection.taken()
             elif deadline.expired:
                 raise CloseTimeout(
                     f"{connection.label}: the engine has not confirmed the end of the stream for "

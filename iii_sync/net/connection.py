@@ -266,12 +266,15 @@ class Connection:
     def _wait_for_turn(self, deadline: Deadline) -> None:
         taken = self.taken()
         while not acquire(self._turn, deadline.remaining()):
-            if not self._has_moved(deadline, taken):
+            if not self.has_moved(deadline, taken):
                 raise TimeoutError(f"another thread was sending to {self._label} for {deadline.timeout:g} s")
             taken = self.taken()
 
-    def _has_moved(self, deadline: Deadline, taken: int) -> bool:
-        """Whether the peer has more than it had ``taken``; a deadline of silence begins anew then, others are over."""
+    def has_moved(self, deadline: Deadline, taken: int) -> bool:
+        """Whether the peer has more than it had ``taken``; a deadline of silence begins anew then, others do not care.
+
+        Any thread.
+        """
         if not deadline.silence or self.taken() <= taken:
             return False
         deadline.progress()
@@ -403,7 +406,7 @@ class Connection:
             stalled()
             remaining = deadline.remaining()
         if not wait_for_socket(self._sock, remaining, write=True) and deadline.expired:
-            if not self._has_moved(deadline, taken):
+            if not self.has_moved(deadline, taken):
                 raise TimeoutError(f"nothing could be sent for {deadline.timeout:g} s")
         return None
 
@@ -439,27 +442,22 @@ class Connection:
         """Note that a Close frame was sent: the peer's Close is now an answer."""
         self._close_sent = True
 
-    def unsent(self) -> Optional[int]:
-        """Return how many bytes the peer's machine has not taken yet, or ``None`` where that is unknown."""
-        if fcntl is None or termios is None:
-            return None
-        try:
-            with self._state_lock:  # the descriptor is closed under this lock
-                if self._closed:
-                    return 0
-                answer = fcntl.ioctl(self._sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
-            return int(struct.unpack("i", answer)[0])
-        except (OSError, AttributeError):
-            return None
-
     def taken(self) -> int:
         """Return how many bytes the peer's machine has taken, 0 where that is unknown. Any thread.
 
         The number grows as long as the peer takes data, however slowly; the socket is writable now and then only. (By
         OpenSSL what is sent has more bytes than what is counted, so it is a few too small there.)
         """
-        unsent = self.unsent()
-        return 0 if unsent is None else self._sent - unsent
+        if fcntl is None or termios is None:
+            return 0
+        try:
+            with self._state_lock:  # the descriptor is closed under this lock
+                if self._closed:
+                    return self._sent
+                answer = fcntl.ioctl(self._sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+            return self._sent - int(struct.unpack("i", answer)[0])
+        except (OSError, AttributeError):
+            return 0
 
     def queued(self) -> int:
         """Return how many bytes will have been sent when what waits now has left. On the reader thread."""

@@ -276,7 +276,7 @@ class FrameParser:
                 if self.closed or self.error is not None:
                     position = size
                     break
-                if self._opcode == BINARY and self._end if self._left else not (self._head or self._message):
+                if (self._left and self._end and self._opcode == BINARY) or self.idle:
                     begin = position
                     position, left = _feed_binary(view, position, self._left, pieces)
                     if position > begin:

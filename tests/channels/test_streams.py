@@ -272,38 +272,24 @@ def test_leaving_with_on_an_exception_aborts(channel: Channel) -> None:
         list(channel.reader)
 
 
-def test_a_writer_that_is_forgotten_warns_and_cuts(channel: Channel, caplog: pytest.LogCaptureFixture) -> None:
-    """Collected without close: a ResourceWarning, a line in the log, and the reader sees the cut."""
-    writer = channel.writer
-    writer.write(b"half")
+@pytest.mark.parametrize("what", ["writer", "wb", "w"])
+def test_what_is_forgotten_warns_and_cuts(channel: Channel, what: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Collected without close: a ResourceWarning, a line in the log, and the reader sees the cut.
+
+    All that was written to a file waits in it, and its writer has never connected.
+    """
+    forgotten: Any = channel.writer if what == "writer" else channel.writer.makefile(what)
+    forgotten.write("half" if what == "w" else b"half")
     reader = channel.reader
+    reader.timeout = 10
     del channel.writer, channel.writer_ref
     with pytest.warns(ResourceWarning, match="not closed"):
-        del writer
+        del forgotten
         gc.collect()
     with pytest.raises(errors.ChannelTruncatedError):
         list(reader)
     wait_until(lambda: "was not closed: its stream was cut" in caplog.text, "the line in the log")
     assert caplog.text.count("was not closed") == 1
-    channel.writer = reader  # type: ignore[assignment]
-
-
-@pytest.mark.parametrize("mode", ["wb", "w"])
-def test_a_file_that_is_forgotten_before_it_was_sent_cuts(
-    channel: Channel, mode: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    """All that was written waits in it, and its writer has never connected: the reader is told all the same."""
-    file = channel.writer.makefile(mode)
-    file.write("half" if mode == "w" else b"half")
-    reader = channel.reader
-    reader.timeout = 10
-    del channel.writer, channel.writer_ref
-    with pytest.warns(ResourceWarning, match="not closed"):
-        del file
-        gc.collect()
-    with pytest.raises(errors.ChannelTruncatedError):
-        list(reader)
-    wait_until(lambda: "was not closed: its stream was cut" in caplog.text, "the line in the log")
     channel.writer = reader  # type: ignore[assignment]
 
 
