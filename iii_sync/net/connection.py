@@ -156,6 +156,7 @@ class Connection:
         self._paused = False  # reader thread only
         self._want_write = False  # reader thread only: something waits for the socket
         self._read_wants_write = False  # reader thread only: OpenSSL has to send before it can receive
+        self._mark = None if self._tls_lock else loop.low_water.mark(sock, self._read_or_break)  # reader thread only
         self._send_wants_read = False  # with the turn: OpenSSL has to receive before it can send
         self._ended = False  # reader thread only: the receiver was told
         self._asked = False  # the reader thread is to wait for the socket, and does not know yet; as the next one
@@ -662,10 +663,16 @@ class Connection:
 
     def on_readable(self) -> None:
         """Receive as much as the receiver's buffer takes, and again while that was a whole window: more is there."""
+        total = 0
         for _ in range(_READS):
-            if self._receive() < LARGEST:
+            size = self._receive()
+            total += size
+            if size < LARGEST:
                 break
-        if self._tls_lock is not None:
+        if self._mark is not None:
+            if total and not (self._ended or self._paused):
+                self._mark.received(total, self._parser.left, self.last_received)
+        else:
             # A full buffer may have left the rest of a TLS record inside OpenSSL: no more than that is read now.
             while self._inside_openssl() and self._receive(self._inside_openssl()):
                 pass

@@ -30,6 +30,7 @@ from typing import Any, Callable, Optional, Protocol
 from ..errors import WorkerClosedError
 from . import direct
 from .attempts import Attempts
+from .lowwater import LowWater
 from .waiting import LONGEST_WAIT, Event, join
 from .windows import Windows
 
@@ -78,11 +79,13 @@ class Loop:
     Attributes:
         attempts: The sockets that are to become its own, and belong to whoever connects them until then.
         windows: What its streams are received into.
+        low_water: How much must arrive on a socket before the thread is woken for it.
     """
 
     def __init__(self, name: str) -> None:
         self.attempts: Attempts = Attempts()
         self.windows: Windows = Windows()
+        self.low_water: LowWater = LowWater(self.call_later)
         self._pid = os.getpid()
         self._selector = selectors.DefaultSelector()
         self._wake_in, self._wake_out = socket.socketpair()

@@ -239,6 +239,7 @@ class FrameParser:
         error: The first violation seen, after which nothing more is parsed; ``None`` so far.
         closed: Whether a Close frame was seen; what follows it is ignored.
         control: Whether the last :meth:`feed` gave control frames.
+        left: How many bytes are still to come of the frame that has begun.
     """
 
     def __init__(self) -> None:
@@ -246,7 +247,7 @@ class FrameParser:
         self.closed: bool = False
         self.control: bool = False
         self._head = bytearray()  # an unfinished header
-        self._left = 0  # payload bytes of the current frame still to come
+        self.left: int = 0
         self._end = True  # whether the current frame ends its message
         self._opcode = 0  # of the current frame, continuations resolved
         self._message = 0  # opcode of an unfinished fragmented message
@@ -255,7 +256,7 @@ class FrameParser:
     @property
     def idle(self) -> bool:
         """Whether the stream stands between two messages."""
-        return not (self._head or self._left or self._message or self._control is not None)
+        return not (self._head or self.left or self._message or self._control is not None)
 
     def feed(self, data: Buffer) -> tuple[list[Piece], int]:
         """Parse what arrived.
@@ -276,24 +277,24 @@ class FrameParser:
                 if self.closed or self.error is not None:
                     position = size
                     break
-                if (self._left and self._end and self._opcode == BINARY) or self.idle:
+                if (self.left and self._end and self._opcode == BINARY) or self.idle:
                     begin = position
-                    position, left = _feed_binary(view, position, self._left, pieces)
+                    position, left = _feed_binary(view, position, self.left, pieces)
                     if position > begin:
-                        self._left, self._end = left, True
+                        self.left, self._end = left, True
                         self._opcode, self._message = BINARY, BINARY if left else 0
                         continue
-                if not self._left:
+                if not self.left:
                     if self._head or size - position < _LONGEST_HEADER:
                         position = self._feed_header(view, position, size)
                         if self._head:
                             break  # the rest of the header is still to come
                     else:
                         position = self._read_header(view, position)
-                take = min(self._left, size - position)
+                take = min(self.left, size - position)
                 payload = view[position : position + take]
                 position += take
-                self._left -= take
+                self.left -= take
                 self._feed_payload(payload, pieces)
         except FrameError as exc:
             self.error = exc
@@ -305,12 +306,12 @@ class FrameParser:
         second = view[position + 1]
         self._check_header(view[position], second)
         if second < 126:
-            self._left = second
+            self.left = second
             return position + 2
         if second == 126:
-            self._left = _checked_length(view[position + 2] << 8 | view[position + 3], 126)
+            self.left = _checked_length(view[position + 2] << 8 | view[position + 3], 126)
             return position + 4
-        self._left = _checked_length(int.from_bytes(view[position + 2 : position + 10], "big"), 65536)
+        self.left = _checked_length(int.from_bytes(view[position + 2 : position + 10], "big"), 65536)
         return position + 10
 
     def _feed_header(self, view: memoryview, position: int, size: int) -> int:
@@ -328,7 +329,7 @@ class FrameParser:
             if len(head) < need:
                 return position
             length = _checked_length(int.from_bytes(head[2:], "big"), 126 if need == 4 else 65536)
-        self._left = length
+        self.left = length
         head.clear()
         return position
 
@@ -362,7 +363,7 @@ class FrameParser:
         self._end = end
 
     def _feed_payload(self, payload: memoryview, pieces: list[Piece]) -> None:
-        complete = not self._left
+        complete = not self.left
         if self._control is not None:
             self._control += payload
             if complete:

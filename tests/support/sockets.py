@@ -1,9 +1,10 @@
-"""What the system knows of other processes' sockets."""
+"""Sockets: what the system knows of other processes', and connected ones."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import socket
 
 
 def connections(pid: int, port: int) -> int:
@@ -19,3 +20,11 @@ def connections(pid: int, port: int) -> int:
             if fields[2].endswith(f":{port:04X}") and fields[3] == "01":
                 count += f"socket:[{fields[9]}]" in sockets
     return count
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """Two sockets that are connected by TCP."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        ours = socket.create_connection(listening.getsockname())
+        theirs, _ = listening.accept()
+    return ours, theirs

@@ -1,0 +1,136 @@
+"""How much must have arrived on a socket before the reader thread is woken for it.
+
+Being woken for every segment of a stream under load costs more than receiving it, on the reader thread and once more in
+the consumer. Linux can wait for more: SO_RCVLOWAT, the low-water mark of ``socket(7)``, which holds for selectors too.
+Two things are worth waiting for:
+
+* the rest of a frame that has begun, for it must come whatever follows it;
+* some hundred KiB, where a stream has been under load for so long that the moment at its end does not count.
+
+A mark that is not reached within :data:`_MOMENT` seconds falls, and what is there is received; the end of a stream, an
+error and a window that is nearly full wake the thread at once. Other systems, and TLS, whose bytes OpenSSL holds, have
+no marks.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from typing import Any, Callable, Optional
+
+from .windows import LARGEST
+
+__all__ = ["LowWater", "Mark"]
+
+#: A stream is under load while each of its reads brings so many bytes; a lower mark would not be worth setting.
+_LOADED = 64 * 1024
+
+#: After so many bytes under load the mark stays at _HIGH at least, in bytes.
+_LONG = 64 * 1024 * 1024
+_HIGH = 256 * 1024
+
+#: How many seconds a mark may stand without being reached.
+_MOMENT = 0.002
+
+_SUPPORTED = sys.platform == "linux"
+
+
+class LowWater:
+    """The marks that stand, of all sockets of one reader thread. Everything is called on that thread.
+
+    Args:
+        call_later: The loop's: calls a function in so many seconds.
+    """
+
+    def __init__(self, call_later: Callable[[float, Callable[[], None]], Any]) -> None:
+        self._call_later = call_later
+        self._due: dict[Mark, float] = {}  # when each falls, on the monotonic clock; the next one first
+        self._looking = False
+
+    def mark(self, sock: socket.socket, receive: Callable[[], None]) -> Optional[Mark]:
+        """Return the mark of a socket, or ``None`` where there is none.
+
+        Args:
+            sock: Not one of TLS.
+            receive: Called when the mark was not reached in time; receives what is there.
+        """
+        return Mark(self, sock, receive) if _SUPPORTED else None
+
+    def stands(self, mark: Mark, now: float) -> None:
+        """Have ``mark`` fall in a moment."""
+        self._due.pop(mark, None)  # so that it comes last
+        self._due[mark] = now + _MOMENT
+        if not self._looking:
+            self._looking = True
+            self._call_later(_MOMENT, self._look)
+
+    def fallen(self, mark: Mark) -> None:
+        """Forget ``mark``."""
+        self._due.pop(mark, None)
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        try:
+            for mark, due in list(self._due.items()):
+                if due > now:
+                    break
+                mark.fall()
+        finally:
+            # Some may stand again; and without the next look they would not fall any more.
+            self._looking = bool(self._due)
+            if self._due:
+                self._call_later(next(iter(self._due.values())) - now, self._look)
+
+
+class Mark:
+    """The low-water mark of one socket; on the reader thread only."""
+
+    __slots__ = ("_all", "_sock", "_receive", "_value", "_load")
+
+    def __init__(self, all_of_them: LowWater, sock: socket.socket, receive: Callable[[], None]) -> None:
+        self._all = all_of_them
+        self._sock = sock
+        self._receive = receive
+        self._value = 1
+        self._load = 0  # bytes since the stream is under load
+
+    def received(self, size: int, left: int, now: float) -> None:
+        """Raise or lower it, for what is to be expected.
+
+        Args:
+            size: Bytes of the last read.
+            left: Bytes still to come of the frame that has begun.
+            now: The monotonic time.
+        """
+        if size < _LOADED:
+            self._load = 0
+            if self._value > 1:
+                self._set(1)
+            return
+        self._load += size
+        if self._load >= _LONG and left < _HIGH:
+            left = _HIGH
+        if left < _LOADED:
+            left = 1
+        elif left > LARGEST:
+            left = LARGEST
+        if left != self._value:
+            self._set(left)
+        if left > 1:
+            self._all.stands(self, now)
+
+    def fall(self) -> None:
+        """It was not reached: let it fall, and receive what is there."""
+        self._load = 0
+        self._set(1)
+        self._receive()
+
+    def _set(self, value: int) -> None:
+        try:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, value)
+        except OSError:
+            value = 1  # closed, or a system that knows none
+        self._value = value
+        if value == 1:
+            self._all.fallen(self)
