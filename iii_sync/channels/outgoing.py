@@ -70,22 +70,22 @@ class Outgoing:
         now = time.monotonic()
         if now - self._last > _PAUSE:
             self._load = 0
-        at, size = _AT + self._size, len(piece)
-        if not self._size:
+        used, size = self._size, len(piece)
+        at = _AT + used
+        if not used:
             self._key = frames.new_key()
             self.due = now + LATER
         frame = self._frames[self._at]
         if at + size > len(frame):
             frame = self._grow(at + size)
-        turn = self._size & 3
-        key = self._key[turn:] + self._key[:turn]
-        frames.mask_into(memoryview(frame)[at : at + size], piece, key)
+        frames.mask_into(frame, at, piece, self._key, used)
         self._last = now
-        idle = not self._size and self._load <= _LOAD
+        idle = not used and self._load <= _LOAD
         self._load += size if size > _LEAST else _LEAST
-        room = _JOINED - self._size - size
+        used += size
+        room = _JOINED - used
         self.room = room if room > 0 else 0
-        self._size += size  # last: an interruption before it leaves the frame as it was
+        self._size = used  # last: an interruption before it leaves the frame as it was
         return idle or size > room
 
     def handed_on(self) -> None:

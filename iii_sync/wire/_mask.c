@@ -14,12 +14,17 @@
 #define RELEASE_ABOVE (1024 * 1024)
 
 static void
-mask_bytes(unsigned char *target, const unsigned char *data, Py_ssize_t size, const unsigned char *key)
+mask_bytes(unsigned char *target, const unsigned char *data, Py_ssize_t size, const unsigned char *mask, Py_ssize_t turn)
 {
+    unsigned char key[4];
     uint32_t word;
     uint64_t pad;
-    Py_ssize_t i = 0;
+    Py_ssize_t i;
 
+    for (i = 0; i < 4; i++) {
+        key[i] = mask[(turn + i) & 3];
+    }
+    i = 0;
     memcpy(&word, key, 4);
     pad = ((uint64_t)word << 32) | word;
     for (; size - i >= 8; i += 8) {
@@ -34,42 +39,54 @@ mask_bytes(unsigned char *target, const unsigned char *data, Py_ssize_t size, co
 }
 
 PyDoc_STRVAR(mask_into_doc,
-"mask_into(target, data, key, /)\n--\n\n"
-"Write data masked with the four bytes of key into target, which must be as long and must not overlap it.");
+"mask_into(target, at, data, key, turn, /)\n--\n\n"
+"Write data masked with the four bytes of key, beginning with byte turn % 4 of them, into target from at on.\n"
+"It must fit, and target and data must not overlap.");
 
 static PyObject *
 mask_into(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     Py_buffer target, data, key;
+    Py_ssize_t at, turn;
     PyObject *result = NULL;
 
-    if (count != 3) {
-        PyErr_Format(PyExc_TypeError, "mask_into() takes 3 arguments, not %zd", count);
+    if (count != 5) {
+        PyErr_Format(PyExc_TypeError, "mask_into() takes 5 arguments, not %zd", count);
+        return NULL;
+    }
+    at = PyNumber_AsSsize_t(args[1], PyExc_OverflowError);
+    if (at == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    turn = PyNumber_AsSsize_t(args[4], PyExc_OverflowError);
+    if (turn == -1 && PyErr_Occurred()) {
         return NULL;
     }
     if (PyObject_GetBuffer(args[0], &target, PyBUF_WRITABLE) < 0) {
         return NULL;
     }
-    if (PyObject_GetBuffer(args[1], &data, PyBUF_SIMPLE) < 0) {
+    if (PyObject_GetBuffer(args[2], &data, PyBUF_SIMPLE) < 0) {
         goto release_target;
     }
-    if (PyObject_GetBuffer(args[2], &key, PyBUF_SIMPLE) < 0) {
+    if (PyObject_GetBuffer(args[3], &key, PyBUF_SIMPLE) < 0) {
         goto release_data;
     }
     if (key.len != 4) {
         PyErr_Format(PyExc_ValueError, "a mask has 4 bytes, not %zd", key.len);
     }
-    else if (target.len != data.len) {
-        PyErr_Format(PyExc_ValueError, "the target has %zd bytes, the data %zd", target.len, data.len);
+    else if (at < 0 || at > target.len || data.len > target.len - at) {
+        PyErr_Format(PyExc_ValueError, "%zd bytes at %zd do not fit into %zd bytes", data.len, at, target.len);
     }
     else {
+        unsigned char *place = (unsigned char *)target.buf + at;
+        turn &= 3;
         if (data.len > RELEASE_ABOVE) {
             Py_BEGIN_ALLOW_THREADS
-            mask_bytes(target.buf, data.buf, data.len, key.buf);
+            mask_bytes(place, data.buf, data.len, key.buf, turn);
             Py_END_ALLOW_THREADS
         }
         else if (data.len > 0) {
-            mask_bytes(target.buf, data.buf, data.len, key.buf);
+            mask_bytes(place, data.buf, data.len, key.buf, turn);
         }
         result = Py_None;
         Py_INCREF(result);

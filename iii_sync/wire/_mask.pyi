@@ -1,1 +1,5 @@
-def mask_into(target: memoryview, data: memoryview, key: bytes, /) -> None: ...
+from typing import Union
+
+def mask_into(
+    target: bytearray, at: int, data: Union[bytes, bytearray, memoryview], key: bytes, turn: int, /
+) -> None: ...

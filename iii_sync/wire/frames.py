@@ -111,7 +111,7 @@ def encode_frame(opcode: int, payload: Buffer = b"", end: bool = True) -> bytes:
         return header + masked(payload, key)
     frame = bytearray(len(header) + len(payload))
     frame[: len(header)] = header
-    mask_into(memoryview(frame)[len(header) :], memoryview(payload), key)
+    mask_into(frame, len(header), payload, key, 0)
     return bytes(frame)
 
 

@@ -16,7 +16,7 @@ from .entropy import Pieces
 
 __all__ = ["C_WANTED", "mask_into", "masked", "method", "new_key"]
 
-MaskInto = Callable[[memoryview, memoryview, bytes], None]
+MaskInto = Callable[[bytearray, int, Union[bytes, bytearray, memoryview], bytes, int], None]
 
 _PIECE = 32 * 1024  # translating is quickest in pieces that stay in the first-level cache; a multiple of 4
 _SMALL = 4096  # below this the set-up of anything but one big integer costs more than it saves
@@ -45,7 +45,14 @@ def method() -> str:
     return "python" if _loaded_numpy() is None else "numpy"
 
 
-def _mask_in_python(target: memoryview, data: memoryview, key: bytes) -> None:
+def _mask_in_python(
+    target: bytearray, at: int, data: Union[bytes, bytearray, memoryview], key: bytes, turn: int, /
+) -> None:
+    with memoryview(target)[at : at + len(data)] as place, memoryview(data) as view:
+        _mask_view(place, view, key[turn & 3 :] + key[: turn & 3])
+
+
+def _mask_view(target: memoryview, data: memoryview, key: bytes) -> None:
     size = len(data)
     if size < _SMALL:
         target[:] = masked(data, key)
@@ -94,9 +101,12 @@ def _extension() -> Optional[MaskInto]:
         return None
     # Not trusted before it has shown what it does: a wrong mask would reach the peer as somebody's data.
     data, key = bytes(range(1, 28)), b"\x9a\x01\xff\x80"
-    target = bytearray(len(data))
-    found(memoryview(target), memoryview(data), key)
-    return found if target == masked(data, key) else None
+    target = bytearray(3 + len(data))
+    try:
+        found(target, 3, data, key[2:] + key[:2], 6)
+    except TypeError:  # built for an older version
+        return None
+    return found if target == bytes(3) + masked(data, key) else None
 
 
 _WANTED = os.environ.get("III_SYNC_ACCELERATOR", "")
@@ -107,8 +117,8 @@ C_WANTED: bool = _WANTED not in ("numpy", "python")
 _in_c = _extension() if C_WANTED else None
 
 mask_into: MaskInto = _in_c or _mask_in_python
-"""Write ``data`` masked with ``key`` into ``target``.
+"""``mask_into(target, at, data, key, turn)`` writes ``data``, masked, into ``target`` from ``at`` on.
 
-``target`` is writable, as long as ``data``, and does not overlap it; both are views of single bytes; ``key`` has the
-four bytes of the mask.
+``target`` is long enough and does not overlap ``data``, of single bytes; ``key`` has the four bytes of the mask, of
+which byte ``turn % 4`` is the first to be used.
 """

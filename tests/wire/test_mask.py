@@ -63,7 +63,7 @@ def test_mask_into_equals_the_reference(rung: mask.MaskInto) -> None:
     expected = reference(source, KEY)
     for size in SIZES:
         target = bytearray(b"\xee" * (size + 2))
-        rung(memoryview(target)[1 : 1 + size], memoryview(source)[:size], KEY)
+        rung(target, 1, memoryview(source)[:size], KEY, 0)
         assert target[1:-1] == expected[:size], size
         assert target[0] == target[-1] == 0xEE, size
 
@@ -76,16 +76,23 @@ def test_mask_into_at_unaligned_offsets(rung: mask.MaskInto) -> None:
         for target_at in range(9):
             for size in (5, 4095, 4096, 4099, 16391):
                 target = bytearray(20020)
-                rung(
-                    memoryview(target)[target_at : target_at + size],
-                    memoryview(source)[source_at : source_at + size],
-                    KEY,
-                )
+                rung(target, target_at, memoryview(source)[source_at : source_at + size], KEY, 0)
                 # The key starts with the payload, wherever that lies.
                 assert mask.masked(target[target_at : target_at + size], KEY) == before[source_at : source_at + size]
                 assert not any(target[:target_at])
                 assert not any(target[target_at + size :])
     assert source == before
+
+
+def test_what_is_masked_in_parts_is_masked_as_one(rung: mask.MaskInto) -> None:
+    """The key goes on where the part before has ended, however many bytes that had."""
+    source = random.Random(4).randbytes(3 * 40_000)
+    for first in (0, 1, 2, 3, 4, 4097, 39_999):
+        target, at = bytearray(len(source)), 0
+        for part in (first, 40_000, len(source) - 40_000 - first):
+            rung(target, at, source[at : at + part], KEY, at)
+            at += part
+        assert target == reference(source, KEY), first
 
 
 def test_masking_twice_gives_the_data_back(rung: mask.MaskInto) -> None:
@@ -94,8 +101,8 @@ def test_masking_twice_gives_the_data_back(rung: mask.MaskInto) -> None:
         data = random.Random(size).randbytes(size)
         copy = bytes(bytearray(data))
         once, twice = bytearray(size), bytearray(size)
-        rung(memoryview(once), memoryview(data), KEY)
-        rung(memoryview(twice), memoryview(once), KEY)
+        rung(once, 0, data, KEY, 0)
+        rung(twice, 0, once, KEY, 0)
         assert twice == data == copy
         assert mask.masked(mask.masked(data, KEY), KEY) == data
 
@@ -116,7 +123,7 @@ def test_any_key_and_data(data: bytes, key: bytes) -> None:
     """Keys with zero bytes, equal bytes and high bits mask like any other."""
     assert mask.masked(data, key) == reference(data, key)
     target = bytearray(len(data))
-    mask.mask_into(memoryview(target), memoryview(data), key)
+    mask.mask_into(target, 0, data, key, 0)
     assert target == reference(data, key)
 
 
@@ -124,7 +131,7 @@ def test_numpy_is_used_only_when_it_is_loaded(monkeypatch: pytest.MonkeyPatch) -
     """Masking large data never imports numpy by itself."""
     monkeypatch.delitem(sys.modules, "numpy", raising=False)
     target = bytearray(100_000)
-    mask._mask_in_python(memoryview(target), memoryview(bytes(100_000)), KEY)
+    mask._mask_in_python(target, 0, bytes(100_000), KEY, 0)
     assert target == KEY * 25_000
     assert "numpy" not in sys.modules
 
@@ -143,27 +150,47 @@ class TestTheExtensionItself:
     """It is called with what Python checks elsewhere, so it checks for itself."""
 
     @pytest.mark.parametrize(
-        ("target", "data", "key"),
+        ("size", "at", "data", "key"),
         [
-            (bytearray(4), b"12345", KEY),
-            (bytearray(5), b"1234", KEY),
-            (bytearray(4), b"1234", b"abc"),
-            (bytearray(4), b"1234", b"abcde"),
-            (bytearray(4), b"1234", b""),
+            (4, 0, b"12345", KEY),
+            (5, 2, b"1234", KEY),
+            (5, 6, b"", KEY),
+            (5, -1, b"1234", KEY),
+            (4, 0, b"1234", b"abc"),
+            (4, 0, b"1234", b"abcde"),
+            (4, 0, b"1234", b""),
         ],
     )
-    def test_sizes_that_do_not_fit(self, target: bytearray, data: bytes, key: bytes) -> None:
-        """Another length of target or key is a ValueError, and nothing is written."""
-        before = bytes(target)
+    def test_sizes_that_do_not_fit(self, size: int, at: int, data: bytes, key: bytes) -> None:
+        """Data that reach beyond the target, or another length of key, are a ValueError, and nothing is written."""
+        target = bytearray(size)
         with pytest.raises(ValueError, match="bytes"):
-            extension()(memoryview(target), memoryview(data), key)
-        assert target == before
+            extension()(target, at, data, key, 0)
+        assert not any(target)
 
-    @pytest.mark.parametrize("arguments", [(), (1, 2, 3), (b"1234", b"1234", KEY), (bytearray(4), "1234", KEY)])
-    def test_what_is_no_buffer(self, arguments: tuple[Any, ...]) -> None:
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            (),
+            (1, 0, 3, 4, 0),
+            (b"1234", 0, b"1234", KEY, 0),
+            (bytearray(4), 0, "1234", KEY, 0),
+            (bytearray(4), "0", b"1234", KEY, 0),
+            (bytearray(4), 0, b"1234", KEY, None),
+            (bytearray(4), 0, b"1234", KEY),
+        ],
+    )
+    def test_what_is_no_buffer_and_no_number(self, arguments: tuple[Any, ...]) -> None:
         """Other types, a target that is not writable, and missing arguments are errors."""
         with pytest.raises((TypeError, BufferError)):
             extension()(*arguments)
+
+    @pytest.mark.parametrize("number", [1 << 63, -(1 << 64)])
+    def test_numbers_beyond_all_sizes(self, number: int) -> None:
+        """They are an error, too."""
+        for at, turn in ((number, 0), (0, number)):
+            with pytest.raises(OverflowError):
+                extension()(bytearray(4), at, b"1234", KEY, turn)
 
     def test_views_are_let_go(self) -> None:
         """A buffer can be resized after it was masked, and after an error."""
@@ -171,7 +198,7 @@ class TestTheExtensionItself:
         target, data = bytearray(8), bytearray(8)
         for key in (KEY, b"bad key"):
             try:
-                function(target, data, key)  # type: ignore[arg-type]
+                function(target, 0, data, key, 0)
             except ValueError:
                 pass
             target.append(0)
@@ -195,7 +222,7 @@ class TestTheExtensionItself:
         thread.start()
         try:
             for _ in range(50):
-                function(memoryview(target), memoryview(data), KEY)
+                function(target, 0, data, KEY, 0)
         finally:
             stop.set()
             thread.join(30)
