@@ -23,8 +23,9 @@ from .windows import LARGEST
 
 __all__ = ["LowWater", "Mark"]
 
-#: A stream is under load while each of its reads brings so many bytes; a lower mark would not be worth setting.
-_LOADED = 64 * 1024
+#: A stream is under load while each of its reads brings so many bytes, within _MOMENT of the one before; a lower mark
+#: would not be worth setting.
+_LOADED = 32 * 1024
 
 #: After so many bytes under load the mark stays at _HIGH at least, in bytes.
 _LONG = 64 * 1024 * 1024
@@ -86,14 +87,15 @@ class LowWater:
 class Mark:
     """The low-water mark of one socket; on the reader thread only."""
 
-    __slots__ = ("_all", "_sock", "_receive", "_value", "_load")
+    __slots__ = ("_all", "_sock", "_receive", "_value", "_load", "_last")
 
     def __init__(self, all_of_them: LowWater, sock: socket.socket, receive: Callable[[], None]) -> None:
         self._all = all_of_them
         self._sock = sock
         self._receive = receive
         self._value = 1
-        self._load = 0  # bytes since the stream is under load
+        self._load = 0  # bytes that were read under load, as far as they count
+        self._last = 0.0  # when it was read
 
     def received(self, size: int, left: int, now: float) -> None:
         """Raise or lower it, for what is to be expected.
@@ -103,26 +105,22 @@ class Mark:
             left: Bytes still to come of the frame that has begun.
             now: The monotonic time.
         """
-        if size < _LOADED:
-            self._load = 0
-            if self._value > 1:
-                self._set(1)
-            return
-        self._load += size
-        if self._load >= _LONG and left < _HIGH:
-            left = _HIGH
-        if left < _LOADED:
-            left = 1
-        elif left > LARGEST:
-            left = LARGEST
-        if left != self._value:
-            self._set(left)
-        if left > 1:
+        quick = now - self._last <= _MOMENT
+        self._last = now
+        if size < _LOADED or not quick:
+            self._load //= 2  # one pause, of a process that others keep from its processor, is not the end of a load
+            wanted = 1
+        else:
+            self._load = min(self._load + size, 2 * _LONG)
+            wanted = max(left, _HIGH) if self._load >= _LONG else left
+            wanted = min(wanted, LARGEST) if wanted >= _LOADED else 1
+        if wanted != self._value:
+            self._set(wanted)
+        if self._value > 1:
             self._all.stands(self, now)
 
     def fall(self) -> None:
         """It was not reached: let it fall, and receive what is there."""
-        self._load = 0
         self._set(1)
         self._receive()
 

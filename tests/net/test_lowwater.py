@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import selectors
 import socket
 import sys
 import threading
@@ -15,21 +16,160 @@ from iii_sync.net import lowwater
 from iii_sync.net.connection import Connection
 from iii_sync.net.inbox import Inbox
 from iii_sync.net.loop import Loop
+from iii_sync.net.lowwater import LowWater
 from iii_sync.net.windows import LARGEST
 from iii_sync.wire import frames
 
 from ..support.rawserver import server_frame
-from ..support.sockets import tcp_pair
+from ..support.sockets import tcp_pair, unread
 from ..support.waiting import wait_until
 
 WAIT = 20.0
-NEVER = 3600.0
+
+READ = 128 * 1024  # what a read of a stream under load brings, here
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="selectors know no low-water marks here")
+
+
+@on_linux
+class TestOneMark:
+    """The mark of a socket that a selector watches; the clock is the test's."""
+
+    @pytest.fixture(autouse=True)
+    def made(self) -> Iterator[None]:
+        self.later: list[tuple[float, Callable[[], None]]] = []
+        self.falls = 0
+        self.sock, self.peer = tcp_pair()
+        self.all = LowWater(lambda delay, function: self.later.append((delay, function)))
+        mark = self.all.mark(self.sock, self.fallen)
+        assert mark is not None
+        self.mark = mark
+        self.now = 1000.0
+        with selectors.DefaultSelector() as selector, self.sock, self.peer:
+            selector.register(self.sock, selectors.EVENT_READ)
+            self.selector = selector
+            yield
+
+    def fallen(self) -> None:
+        self.falls += 1
+
+    @property
+    def value(self) -> int:
+        return self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT)
+
+    def read(self, left: int, size: int = READ, after: float = 0.0005) -> None:
+        """What a read tells the mark."""
+        self.now += after
+        self.mark.received(size, left, self.now)
+
+    def begin(self, left: int) -> None:
+        """Two reads, so that the second one comes quickly."""
+        self.read(left + READ)
+        self.read(left)
+
+    def test_the_rest_of_a_frame_is_waited_for_as_a_whole(self) -> None:
+        """The selector does not wake for half of it."""
+        self.begin(left=600_000)
+        assert self.value == 600_000
+        self.peer.sendall(bytes(300_000))
+        wait_until(lambda: unread(self.sock) == 300_000, "the first half")
+        assert not self.selector.select(0)
+        self.peer.sendall(bytes(300_000))
+        assert self.selector.select(WAIT)
+
+    def test_the_end_of_the_stream_wakes_below_the_mark(self) -> None:
+        """A peer that goes amid a frame is noticed at once."""
+        self.begin(left=600_000)
+        self.peer.sendall(b"x")
+        wait_until(lambda: unread(self.sock) == 1, "the byte")
+        assert not self.selector.select(0)
+        self.peer.shutdown(socket.SHUT_WR)
+        assert self.selector.select(WAIT)
+
+    def test_it_is_not_above_what_one_read_takes(self) -> None:
+        """Frames may be larger than windows."""
+        self.begin(left=5 * LARGEST)
+        assert self.value == LARGEST
+
+    @pytest.mark.parametrize("left", [0, 1, 30_000])
+    def test_a_short_rest_is_not_worth_one(self, left: int) -> None:
+        """Nor is the beginning of a frame that may never come, unless the load is long."""
+        self.begin(left)
+        assert self.value == 1 and not self.later
+        for _ in range(lowwater._LONG // READ):
+            self.read(left)
+        assert self.value == lowwater._HIGH
+
+    def test_a_pause_and_a_small_read_lower_it(self) -> None:
+        """A stream that is not under load is read as it comes."""
+        for size, after in ((READ, 0.1), (1000, 0.0005)):
+            self.begin(left=600_000)
+            assert self.value == 600_000
+            self.read(500_000, size, after)
+            assert self.value == 1
+
+    def test_a_long_load_counts_for_less_after_each_pause(self) -> None:
+        """One pause is forgiven, a stream that has become slow is not under load."""
+        for _ in range(4 * lowwater._LONG // READ):
+            self.read(0)
+        self.read(0, after=0.1)
+        self.read(0)
+        assert self.value == lowwater._HIGH
+        for _ in range(3):
+            self.read(0, after=0.1)
+        self.read(0)
+        assert self.value == 1
+
+    def test_one_that_is_not_reached_falls(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In a moment after the last read, and not before; then what is there is received."""
+        monkeypatch.setattr("time.monotonic", lambda: self.now)
+        self.begin(left=600_000)
+        ((delay, look),) = self.later
+        assert delay == lowwater._MOMENT
+        self.read(500_000, after=delay * 0.75)
+        self.now += delay / 2
+        look()
+        assert self.falls == 0 and self.value == 500_000
+        delay, look = self.later[1]
+        self.now += 1.01 * delay
+        look()
+        assert self.falls == 1 and self.value == 1 and len(self.later) == 2
+        self.begin(left=400_000)
+        assert self.value == 400_000 and len(self.later) == 3
+
+    def test_the_others_fall_when_receiving_for_one_fails(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The look after that finds them."""
+        monkeypatch.setattr("time.monotonic", lambda: self.now)
+
+        def fails() -> None:
+            raise RuntimeError("receiving failed")
+
+        other, its_peer = tcp_pair()
+        with other, its_peer:
+            bad = self.all.mark(other, fails)
+            assert bad is not None
+            for _ in range(2):
+                self.now += 0.0005
+                bad.received(READ, 600_000, self.now)
+            self.begin(left=600_000)
+            self.now += 1
+            with pytest.raises(RuntimeError):
+                self.later[0][1]()
+        assert self.falls == 0
+        self.later[1][1]()
+        assert self.falls == 1 and self.value == 1
+
+    def test_a_socket_that_is_closed_has_none(self) -> None:
+        """Nothing stands for it any more."""
+        self.begin(left=600_000)
+        self.sock.close()
+        self.read(500_000)
+        assert not self.all._due
+
 
 FRAME = server_frame(frames.BINARY, bytes(range(256)) * 4096)
 PAYLOAD = 1024 * 1024
 HEADER = len(FRAME) - PAYLOAD
-
-on_linux = pytest.mark.skipif(sys.platform != "linux", reason="selectors know no low-water marks here")
 
 
 class Stream:
@@ -42,10 +182,6 @@ class Stream:
         self.connection = Connection(self.sock, loop, self.inbox, "the peer")
         self.connection.start()
         self.received = 0
-
-    @property
-    def mark(self) -> int:
-        return self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT)
 
     def receive(self, size: int) -> None:
         """Take as many bytes from the inbox; more must not be there."""
@@ -61,125 +197,76 @@ class Stream:
         self.peer.close()
 
 
-@pytest.fixture
-def streams() -> Iterator[Callable[[], Stream]]:
-    """Makes streams of one reader thread."""
-    loop, made = Loop("test-loop"), []
+class TestStreams:
+    """Connections of one reader thread, over TCP."""
 
-    def make() -> Stream:
-        made.append(Stream(loop))
-        return made[-1]
+    @pytest.fixture(autouse=True)
+    def made(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        # A busy machine makes pauses, and what comes with pauses is no load.
+        monkeypatch.setattr(lowwater, "_MOMENT", 0.25)
+        self.loop = Loop("test-loop")
+        self.streams: list[Stream] = []
+        self.stood: list[int] = []
+        stands = LowWater.stands
 
-    yield make
-    for stream in made:
+        def noting(low_water: LowWater, mark: lowwater.Mark, now: float) -> None:
+            self.stood.append(mark._value)
+            stands(low_water, mark, now)
+
+        monkeypatch.setattr(LowWater, "stands", noting)
+        yield
+        for stream in self.streams:
+            stream.close()
+        assert self.loop.stop(5)
+
+    def stream(self) -> Stream:
+        self.streams.append(Stream(self.loop))
+        return self.streams[-1]
+
+    def fallen(self) -> bool:
+        """Whether no mark stands."""
+        return not self.loop.low_water._due
+
+    @pytest.mark.parametrize("supported", [pytest.param(True, marks=on_linux), False])
+    def test_a_frame_that_stops_half_way_is_received_as_far_as_it_came(
+        self, monkeypatch: pytest.MonkeyPatch, supported: bool
+    ) -> None:
+        """Of several streams at once, and what follows later as well."""
+        monkeypatch.setattr(lowwater, "_SUPPORTED", supported)
+        many = [self.stream() for _ in range(5)]
+        sent = 0
+        for begun in (500_000, 800_000, 1_000_000):
+            for stream in many:
+                stream.peer.sendall(FRAME[sent:begun])
+            for stream in many:
+                stream.receive(begun - HEADER)
+            sent = begun
+        for stream in many:
+            stream.peer.sendall(FRAME[sent:] + server_frame(frames.BINARY, b"behind"))
+        for stream in many:
+            stream.receive(PAYLOAD + len(b"behind"))
+        assert bool(self.stood) is supported
+
+    @on_linux
+    def test_the_last_bytes_of_a_long_load_are_not_left_lying(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Messages that end below the mark, and a single small one behind them."""
+        monkeypatch.setattr(lowwater, "_LONG", 4 * PAYLOAD)
+        stream = self.stream()
+        piece = server_frame(frames.BINARY, b"x" * 30_000)  # so that no rest of one is worth a mark
+        load = threading.Thread(target=stream.peer.sendall, args=(2000 * piece,))
+        load.start()
+        stream.receive(2000 * 30_000)
+        load.join(WAIT)
+        assert self.stood
+        stream.peer.sendall(server_frame(frames.BINARY, b"last"))
+        stream.receive(2000 * 30_000 + len(b"last"))
+        wait_until(self.fallen, "the fall of the mark")
+
+    @on_linux
+    def test_a_connection_that_is_over_leaves_no_mark(self) -> None:
+        """Its mark falls like others, with nobody to receive for it."""
+        stream = self.stream()
+        stream.peer.sendall(FRAME[:500_000])
+        stream.receive(500_000 - HEADER)
         stream.close()
-    assert loop.stop(5)
-
-
-@on_linux
-def test_the_rest_of_a_frame_is_waited_for_as_a_whole(
-    streams: Callable[[], Stream], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The thread is not woken for less of it, and receives what follows as well."""
-    monkeypatch.setattr(lowwater, "_MOMENT", NEVER)
-    stream, other = streams(), streams()
-    # Not nearly all of it: the kernel wakes those, too, whose window is nearly full.
-    begun, half = 64 * 1024, 512 * 1024
-    stream.peer.sendall(FRAME[:begun])
-    stream.receive(begun - HEADER)
-    wait_until(lambda: stream.mark == len(FRAME) - begun, "the mark")
-    stream.peer.sendall(FRAME[begun:half])
-    for number in range(1, 11):  # the thread has looked at its sockets, and this one was not among them
-        other.peer.sendall(server_frame(frames.BINARY, b"x"))
-        other.receive(number)
-    assert stream.inbox._queue.empty()
-    stream.peer.sendall(FRAME[half:] + server_frame(frames.CLOSE, b"\x03\xe8"))
-    stream.receive(PAYLOAD)
-    wait_until(lambda: stream.inbox.over, "the end")
-
-
-@pytest.mark.parametrize("supported", [pytest.param(True, marks=on_linux), False])
-def test_a_frame_that_stops_half_way_is_received_as_far_as_it_came(
-    streams: Callable[[], Stream], monkeypatch: pytest.MonkeyPatch, supported: bool
-) -> None:
-    """Of several streams at once, and what follows later as well."""
-    monkeypatch.setattr(lowwater, "_SUPPORTED", supported)
-    many = [streams() for _ in range(5)]
-    begun, more = 700_000, 1_000_000
-    for stream in many:
-        stream.peer.sendall(FRAME[:begun])
-    for stream in many:
-        stream.receive(begun - HEADER)
-        stream.peer.sendall(FRAME[begun:more])
-    for stream in many:
-        stream.receive(more - HEADER)
-        stream.peer.sendall(FRAME[more:] + server_frame(frames.BINARY, b"behind"))
-    for stream in many:
-        stream.receive(PAYLOAD + len(b"behind"))
-
-
-@on_linux
-def test_the_last_bytes_of_a_long_load_are_not_left_lying(
-    streams: Callable[[], Stream], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Messages that end below the mark, and a single small one behind them."""
-    monkeypatch.setattr(lowwater, "_LONG", 4 * PAYLOAD)
-    stream = streams()
-    standing = stream.connection._loop.low_water._due
-    marks = []
-    stands = lowwater.LowWater.stands
-
-    def noting(self: lowwater.LowWater, mark: lowwater.Mark, now: float) -> None:
-        marks.append(stream.mark)
-        stands(self, mark, now)
-
-    monkeypatch.setattr(lowwater.LowWater, "stands", noting)
-    piece = server_frame(frames.BINARY, b"x" * 60_000)  # so that no rest of one is worth a mark
-    load = threading.Thread(target=stream.peer.sendall, args=(1000 * piece,))
-    load.start()
-    stream.receive(1000 * 60_000)
-    load.join(WAIT)
-    assert lowwater._HIGH in marks
-    stream.peer.sendall(server_frame(frames.BINARY, b"last"))
-    stream.receive(1000 * 60_000 + len(b"last"))
-    wait_until(lambda: not standing and stream.mark == 1, "the fall of the mark")
-
-
-@on_linux
-def test_the_end_of_a_connection_is_seen_below_the_mark(
-    streams: Callable[[], Stream], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A peer that goes amid a frame wakes the thread at once."""
-    monkeypatch.setattr(lowwater, "_MOMENT", NEVER)
-    stream = streams()
-    stream.peer.sendall(FRAME[: 64 * 1024])
-    wait_until(lambda: stream.mark > 1, "the mark")
-    stream.peer.sendall(FRAME[64 * 1024 : 65 * 1024])
-    stream.peer.close()
-    stream.receive(65 * 1024 - HEADER)
-    wait_until(lambda: stream.inbox.over, "the end")
-    assert stream.inbox.error is not None
-
-
-@on_linux
-def test_a_connection_that_is_over_leaves_no_mark(streams: Callable[[], Stream]) -> None:
-    """Its mark falls like others, with nobody to receive for it."""
-    stream = streams()
-    standing = stream.connection._loop.low_water._due
-    stream.peer.sendall(FRAME[: 64 * 1024])
-    stream.receive(64 * 1024 - HEADER)
-    stream.close()
-    wait_until(lambda: stream.inbox.over and not standing, "the end of both")
-
-
-@on_linux
-def test_no_mark_is_above_what_one_read_takes(streams: Callable[[], Stream], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Frames may be larger than windows."""
-    monkeypatch.setattr(lowwater, "_MOMENT", NEVER)
-    stream = streams()
-    size = 5 * LARGEST
-    frame = server_frame(frames.BINARY, bytes(size))
-    stream.peer.sendall(frame[: 64 * 1024])
-    wait_until(lambda: stream.mark == LARGEST, "the mark")
-    stream.peer.sendall(frame[64 * 1024 :])
-    stream.receive(size)
+        wait_until(lambda: stream.inbox.over and self.fallen(), "the end of both")

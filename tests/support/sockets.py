@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
+import struct
+import termios
 
 
 def connections(pid: int, port: int) -> int:
@@ -28,3 +31,9 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
         ours = socket.create_connection(listening.getsockname())
         theirs, _ = listening.accept()
     return ours, theirs
+
+
+def unread(sock: socket.socket) -> int:
+    """How many bytes have arrived that nobody has received."""
+    (count,) = struct.unpack("i", fcntl.ioctl(sock, termios.FIONREAD, bytes(4)))
+    return int(count)
