@@ -359,10 +359,11 @@ assert w.wait(20) is True
 IMPORTED = """
     _version annotations annotations.formats arguments calling calls channels channels.channel channels.end
     channels.ends channels.files channels.outgoing channels.reader channels.refs channels.writer errors functions net
-    net.address net.attempts net.connect net._direct net.connection net.dial net.direct net.inbox net.loop net.proxy
-    net.tls net.waiting net.windows official pool registrations request session session.announcing session.link
-    session.pending session.reconnecting session.registering session.repeated session.session session.states suspicion
-    tracing wire wire._mask wire.entropy wire.frames wire.marks wire.mask wire.messages wire.objects worker
+    net.address net.attempts net.connect net._direct net.connection net.dial net.direct net.inbox net.loop net.lowwater
+    net.proxy net.tls net.waiting net.windows official pool registrations request session session.announcing
+    session.link session.pending session.reconnecting session.registering session.repeated session.session
+    session.states suspicion tracing wire wire._mask wire.entropy wire.frames wire.marks wire.mask wire.messages
+    wire.objects worker
 """
 CONNECTED = "net.handshake options"
 
