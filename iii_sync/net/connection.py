@@ -38,7 +38,7 @@ from . import direct
 from .attempts import close_copy
 from .loop import READ, WRITE, Loop
 from .waiting import Deadline, RLock, acquire, wait_for_socket
-from .windows import LARGEST, Windows
+from .windows import Windows
 
 # Not where it is used: the reader thread must not import, for Ctrl-C amid an import leaves the lock of imports taken.
 try:
@@ -156,6 +156,7 @@ class Connection:
         self._paused = False  # reader thread only
         self._want_write = False  # reader thread only: something waits for the socket
         self._read_wants_write = False  # reader thread only: OpenSSL has to send before it can receive
+        self._full = False  # reader thread only: the last read has filled its buffer
         self._mark = None if self._tls_lock else loop.low_water.mark(sock, self._read_or_break)  # reader thread only
         self._send_wants_read = False  # with the turn: OpenSSL has to receive before it can send
         self._ended = False  # reader thread only: the receiver was told
@@ -662,16 +663,15 @@ class Connection:
         self._close_if_over()
 
     def on_readable(self) -> None:
-        """Receive as much as the receiver's buffer takes, and again while that was a whole window: more is there."""
+        """Receive as much as the receiver's buffer takes, and again while that is filled: more is there."""
         total = 0
         for _ in range(_READS):
-            size = self._receive()
-            total += size
-            if size < LARGEST:
+            total += self._receive()
+            if not self._full:
                 break
         if self._mark is not None:
-            if total and not (self._ended or self._paused):
-                self._mark.received(total, self._parser.left, self.last_received)
+            if total:
+                self._mark.received(total, self._parser.left, self._full, self.last_received)
         else:
             # A full buffer may have left the rest of a TLS record inside OpenSSL: no more than that is read now.
             while self._inside_openssl() and self._receive(self._inside_openssl()):
@@ -686,6 +686,7 @@ class Connection:
 
     def _receive(self, at_most: Optional[int] = None) -> int:
         """Receive once and hand it on; returns how many bytes."""
+        self._full = False
         if self._ended or self._paused:
             return 0
         view = memoryview(self._receiver.buffer())
@@ -702,6 +703,7 @@ class Connection:
                 size, over, failure = 0, False, exc
         if size:
             self.last_received = time.monotonic()
+            self._full = size == len(view)
         position = 0
         while position < size and not self._ended:
             pieces, used = self._parser.feed(view[position:size])
@@ -815,6 +817,7 @@ class Connection:
                 self._loop.unwatch(self._sock, self)
                 self._sock.close()
             self._rest = None  # may be large, and what refers to the connection may live on for a while
+            self._mark = None
             if self._source is not None:
                 self._source.clear()
         finally:

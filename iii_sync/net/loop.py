@@ -85,7 +85,7 @@ class Loop:
     def __init__(self, name: str) -> None:
         self.attempts: Attempts = Attempts()
         self.windows: Windows = Windows()
-        self.low_water: LowWater = LowWater(self.call_later)
+        self.low_water: LowWater = LowWater()
         self._pid = os.getpid()
         self._selector = selectors.DefaultSelector()
         self._wake_in, self._wake_out = socket.socketpair()
@@ -215,8 +215,12 @@ class Loop:
 
     def _turn(self, at_most: Optional[float] = None) -> None:
         timeout = at_most
-        if at_most is None and self._timers:
-            timeout = min(max(0.0, self._timers[0][0] - time.monotonic()), LONGEST_WAIT)
+        if at_most is None:
+            due = self.low_water.due()
+            if self._timers and (due is None or self._timers[0][0] < due):
+                due = self._timers[0][0]
+            if due is not None:
+                timeout = min(max(0.0, due - time.monotonic()), LONGEST_WAIT)
         for key, events in self._selector.select(timeout):
             owner = key.data
             if owner is None:
@@ -237,6 +241,7 @@ class Loop:
             function = heapq.heappop(self._timers)[2].function
             if function is not None:
                 self._guarded(function)
+        self._guarded(self.low_water.look, now)
 
     def _drain_wake(self) -> None:
         try:

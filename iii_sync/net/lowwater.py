@@ -8,16 +8,15 @@ Two things are worth waiting for:
 * some hundred KiB, where a stream has been under load for so long that the moment at its end does not count.
 
 A mark that is not reached within :data:`_MOMENT` seconds falls, and what is there is received; the end of a stream, an
-error and a window that is nearly full wake the thread at once. Other systems, and TLS, whose bytes OpenSSL holds, have
-no marks.
+error and a window of TCP's that is nearly full wake the thread at once. Other systems, and TLS, whose bytes OpenSSL
+holds, have no marks. (The kernel makes room for what is waited for: it may raise the receive buffer of the socket.)
 """
 
 from __future__ import annotations
 
 import socket
 import sys
-import time
-from typing import Any, Callable, Optional
+from typing import Callable, Optional
 
 from .windows import LARGEST
 
@@ -38,16 +37,10 @@ _SUPPORTED = sys.platform == "linux"
 
 
 class LowWater:
-    """The marks that stand, of all sockets of one reader thread. Everything is called on that thread.
+    """The marks that stand, of all sockets of one reader thread. Everything is called on that thread."""
 
-    Args:
-        call_later: The loop's: calls a function in so many seconds.
-    """
-
-    def __init__(self, call_later: Callable[[float, Callable[[], None]], Any]) -> None:
-        self._call_later = call_later
+    def __init__(self) -> None:
         self._due: dict[Mark, float] = {}  # when each falls, on the monotonic clock; the next one first
-        self._looking = False
 
     def mark(self, sock: socket.socket, receive: Callable[[], None]) -> Optional[Mark]:
         """Return the mark of a socket, or ``None`` where there is none.
@@ -58,30 +51,26 @@ class LowWater:
         """
         return Mark(self, sock, receive) if _SUPPORTED else None
 
+    def due(self) -> Optional[float]:
+        """Return when the next one falls, on the monotonic clock; ``None`` when none stands."""
+        return next(iter(self._due.values()), None)
+
+    def look(self, now: float) -> None:
+        """Let those fall that are due."""
+        while self._due:
+            mark, due = next(iter(self._due.items()))
+            if due > now:
+                return
+            mark.fall()  # it may stand again, and comes last then
+
     def stands(self, mark: Mark, now: float) -> None:
         """Have ``mark`` fall in a moment."""
         self._due.pop(mark, None)  # so that it comes last
         self._due[mark] = now + _MOMENT
-        if not self._looking:
-            self._looking = True
-            self._call_later(_MOMENT, self._look)
 
     def fallen(self, mark: Mark) -> None:
         """Forget ``mark``."""
         self._due.pop(mark, None)
-
-    def _look(self) -> None:
-        now = time.monotonic()
-        try:
-            for mark, due in list(self._due.items()):
-                if due > now:
-                    break
-                mark.fall()
-        finally:
-            # Some may stand again; and without the next look they would not fall any more.
-            self._looking = bool(self._due)
-            if self._due:
-                self._call_later(next(iter(self._due.values())) - now, self._look)
 
 
 class Mark:
@@ -97,23 +86,25 @@ class Mark:
         self._load = 0  # bytes that were read under load, as far as they count
         self._last = 0.0  # when it was read
 
-    def received(self, size: int, left: int, now: float) -> None:
+    def received(self, size: int, left: int, more: bool, now: float) -> None:
         """Raise or lower it, for what is to be expected.
 
         Args:
             size: Bytes of the last read.
             left: Bytes still to come of the frame that has begun.
+            more: Whether some bytes have arrived already, probably.
             now: The monotonic time.
         """
         quick = now - self._last <= _MOMENT
         self._last = now
+        wanted = 1
         if size < _LOADED or not quick:
             self._load //= 2  # one pause, of a process that others keep from its processor, is not the end of a load
-            wanted = 1
         else:
             self._load = min(self._load + size, 2 * _LONG)
-            wanted = max(left, _HIGH) if self._load >= _LONG else left
-            wanted = min(wanted, LARGEST) if wanted >= _LOADED else 1
+            expected = max(left, _HIGH) if self._load >= _LONG else left
+            if expected >= _LOADED and not more:
+                wanted = min(expected, LARGEST)
         if wanted != self._value:
             self._set(wanted)
         if self._value > 1:

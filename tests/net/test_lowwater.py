@@ -7,7 +7,6 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Callable
 
 import pytest
 
@@ -37,10 +36,9 @@ class TestOneMark:
 
     @pytest.fixture(autouse=True)
     def made(self) -> Iterator[None]:
-        self.later: list[tuple[float, Callable[[], None]]] = []
         self.falls = 0
         self.sock, self.peer = tcp_pair()
-        self.all = LowWater(lambda delay, function: self.later.append((delay, function)))
+        self.all = LowWater()
         mark = self.all.mark(self.sock, self.fallen)
         assert mark is not None
         self.mark = mark
@@ -57,10 +55,10 @@ class TestOneMark:
     def value(self) -> int:
         return self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT)
 
-    def read(self, left: int, size: int = READ, after: float = 0.0005) -> None:
+    def read(self, left: int, size: int = READ, after: float = 0.0005, more: bool = False) -> None:
         """What a read tells the mark."""
         self.now += after
-        self.mark.received(size, left, self.now)
+        self.mark.received(size, left, more, self.now)
 
     def begin(self, left: int) -> None:
         """Two reads, so that the second one comes quickly."""
@@ -95,18 +93,20 @@ class TestOneMark:
     def test_a_short_rest_is_not_worth_one(self, left: int) -> None:
         """Nor is the beginning of a frame that may never come, unless the load is long."""
         self.begin(left)
-        assert self.value == 1 and not self.later
+        assert self.value == 1 and self.all.due() is None
         for _ in range(lowwater._LONG // READ):
             self.read(left)
         assert self.value == lowwater._HIGH
 
-    def test_a_pause_and_a_small_read_lower_it(self) -> None:
-        """A stream that is not under load is read as it comes."""
-        for size, after in ((READ, 0.1), (1000, 0.0005)):
-            self.begin(left=600_000)
-            assert self.value == 600_000
-            self.read(500_000, size, after)
-            assert self.value == 1
+    @pytest.mark.parametrize(
+        ("size", "after", "more"), [(READ, 0.1, False), (1000, 0.0005, False), (READ, 0.0005, True)]
+    )
+    def test_it_is_lowered(self, size: int, after: float, more: bool) -> None:
+        """By a pause and a small read, for then there is no load; and where more has come than the read could take."""
+        self.begin(left=600_000)
+        assert self.value == 600_000
+        self.read(500_000, size, after, more)
+        assert self.value == 1 and self.all.due() is None
 
     def test_a_long_load_counts_for_less_after_each_pause(self) -> None:
         """One pause is forgiven, a stream that has become slow is not under load."""
@@ -120,26 +120,18 @@ class TestOneMark:
         self.read(0)
         assert self.value == 1
 
-    def test_one_that_is_not_reached_falls(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_one_that_is_not_reached_falls(self) -> None:
         """In a moment after the last read, and not before; then what is there is received."""
-        monkeypatch.setattr("time.monotonic", lambda: self.now)
+        moment = lowwater._MOMENT
         self.begin(left=600_000)
-        ((delay, look),) = self.later
-        assert delay == lowwater._MOMENT
-        self.read(500_000, after=delay * 0.75)
-        self.now += delay / 2
-        look()
+        self.read(500_000, after=moment / 2)
+        self.all.look(self.now + moment * 0.9)
         assert self.falls == 0 and self.value == 500_000
-        delay, look = self.later[1]
-        self.now += 1.01 * delay
-        look()
-        assert self.falls == 1 and self.value == 1 and len(self.later) == 2
-        self.begin(left=400_000)
-        assert self.value == 400_000 and len(self.later) == 3
+        self.all.look(self.now + moment)
+        assert self.falls == 1 and self.value == 1 and self.all.due() is None
 
-    def test_the_others_fall_when_receiving_for_one_fails(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The look after that finds them."""
-        monkeypatch.setattr("time.monotonic", lambda: self.now)
+    def test_each_falls_in_its_turn(self) -> None:
+        """The one that was read last stands longest, and one for which receiving fails takes nobody with it."""
 
         def fails() -> None:
             raise RuntimeError("receiving failed")
@@ -148,23 +140,27 @@ class TestOneMark:
         with other, its_peer:
             bad = self.all.mark(other, fails)
             assert bad is not None
+            self.begin(left=600_000)
+            first = self.now
             for _ in range(2):
                 self.now += 0.0005
-                bad.received(READ, 600_000, self.now)
-            self.begin(left=600_000)
-            self.now += 1
+                bad.received(READ, 600_000, False, self.now)
+            second = self.now
+            self.read(500_000)
+            assert self.all.due() == second + lowwater._MOMENT
+            self.all.look(first + lowwater._MOMENT)
             with pytest.raises(RuntimeError):
-                self.later[0][1]()
-        assert self.falls == 0
-        self.later[1][1]()
-        assert self.falls == 1 and self.value == 1
+                self.all.look(self.now + 1)
+        assert self.falls == 0 and self.all.due() == self.now + lowwater._MOMENT
+        self.all.look(self.now + 1)
+        assert self.falls == 1 and self.value == 1 and self.all.due() is None
 
     def test_a_socket_that_is_closed_has_none(self) -> None:
         """Nothing stands for it any more."""
         self.begin(left=600_000)
         self.sock.close()
         self.read(500_000)
-        assert not self.all._due
+        assert self.all.due() is None
 
 
 FRAME = server_frame(frames.BINARY, bytes(range(256)) * 4096)
@@ -197,6 +193,22 @@ class Stream:
         self.peer.close()
 
 
+class SmallBuffer(Inbox):
+    """Receives into 64 KiB, and counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = 0
+        self.small = bytearray(64 * 1024)
+
+    def buffer(self) -> bytearray:
+        return self.small
+
+    def received(self, pieces: list[frames.Piece], size: int, more: bool) -> bool:
+        self.size += sum(len(piece.payload) for piece in pieces)
+        return True
+
+
 class TestStreams:
     """Connections of one reader thread, over TCP."""
 
@@ -225,7 +237,7 @@ class TestStreams:
 
     def fallen(self) -> bool:
         """Whether no mark stands."""
-        return not self.loop.low_water._due
+        return self.loop.low_water.due() is None
 
     @pytest.mark.parametrize("supported", [pytest.param(True, marks=on_linux), False])
     def test_a_frame_that_stops_half_way_is_received_as_far_as_it_came(
@@ -261,6 +273,27 @@ class TestStreams:
         stream.peer.sendall(server_frame(frames.BINARY, b"last"))
         stream.receive(2000 * 30_000 + len(b"last"))
         wait_until(self.fallen, "the fall of the mark")
+
+    @on_linux
+    def test_none_stands_over_what_a_small_buffer_has_left(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The control connection's, say: bytes that have arrived are read before any mark."""
+        monkeypatch.setattr(lowwater, "_MOMENT", 3600.0)
+        monkeypatch.setattr(lowwater, "_LONG", lowwater._HIGH)
+        sock, peer = tcp_pair()
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 1024 * 1024)
+        piece = server_frame(frames.BINARY, bytes(9000))
+        count = 100  # what is behind the last full round of reads is below the mark
+        load = threading.Thread(target=peer.sendall, args=(count * piece,))
+        load.start()
+        wait_until(lambda: unread(sock) == count * len(piece), "the bytes")
+        load.join(WAIT)
+        receiver = SmallBuffer()
+        connection = Connection(sock, self.loop, receiver, "the peer")
+        connection.start()
+        wait_until(lambda: receiver.size == count * 9000, "all of it")
+        connection.drop(ChannelAbortedError("over"))
+        peer.close()
 
     @on_linux
     def test_a_connection_that_is_over_leaves_no_mark(self) -> None:
