@@ -22,9 +22,11 @@ from .windows import LARGEST
 
 __all__ = ["LowWater", "Mark"]
 
-#: A stream is under load while each of its reads brings so many bytes, within _MOMENT of the one before; a lower mark
-#: would not be worth setting.
+#: A stream is under load while each of its reads brings so many bytes; a lower mark would not be worth setting.
 _LOADED = 32 * 1024
+
+#: How many seconds may pass between two reads of a stream under load; beside a thread that computes it takes longer.
+_PAUSE = 0.004
 
 #: After so many bytes under load the mark stays at _HIGH at least, in bytes.
 _LONG = 64 * 1024 * 1024
@@ -95,7 +97,7 @@ class Mark:
             more: Whether some bytes have arrived already, probably.
             now: The monotonic time.
         """
-        quick = now - self._last <= _MOMENT
+        quick = now - self._last <= _PAUSE
         self._last = now
         wanted = 1
         if size < _LOADED or not quick:

@@ -215,7 +215,7 @@ class TestStreams:
     @pytest.fixture(autouse=True)
     def made(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         # A busy machine makes pauses, and what comes with pauses is no load.
-        monkeypatch.setattr(lowwater, "_MOMENT", 0.25)
+        monkeypatch.setattr(lowwater, "_PAUSE", 3600.0)
         self.loop = Loop("test-loop")
         self.streams: list[Stream] = []
         self.stood: list[int] = []
