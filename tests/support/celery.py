@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from .waiting import wait_until
+
 
 def make_folders(directory: Path) -> None:
     """Make what a broker, results and a home in ``directory`` need."""
@@ -32,10 +34,35 @@ class Celery:
         """Its log."""
         return self._log.read_text()
 
-    def stop(self, wait: float) -> None:
-        """Stop it as a supervisor does; it must end well within ``wait`` seconds."""
+    def stop(self) -> None:
+        """Stop it as a supervisor does; the processes that run the tasks must end.
+
+        When they have ended, billiard's pool may still wait for ever in the main process, for a lock that one of them
+        took along (``Pool._help_stuff_finish``): none of their doing.
+        """
+        children = self._children()
+        assert children
         self._process.send_signal(signal.SIGTERM)
-        assert self._process.wait(wait) == 0, self.said()
+        wait_until(lambda: not any(map(_runs, children)), "the end of the processes that ran the tasks")
+        try:
+            assert self._process.wait(10) == 0, self.said()
+        except subprocess.TimeoutExpired:
+            assert not any(map(_runs, self._children())), self.said()
+
+    def _children(self) -> set[int]:
+        children: set[int] = set()
+        for task in Path(f"/proc/{self._process.pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # the thread has ended meanwhile
+                children.update(map(int, (task / "children").read_text().split()))
+        return children
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process runs; one that nobody has waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

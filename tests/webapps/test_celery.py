@@ -66,6 +66,6 @@ def test_tasks_stream_files_into_the_function(files: Callable[[str], Files], tmp
             body = path.read_bytes()
             assert about["name"] == path.name
             assert (about["size"], about["sha256"]) == (len(body), hashlib.sha256(body).hexdigest())
-        celery.stop(WAIT)
+        celery.stop()
     said = celery.said()
     assert "Traceback" not in said and "ERROR" not in said, said
