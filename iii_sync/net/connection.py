@@ -672,7 +672,7 @@ class Connection:
         if self._mark is not None:
             if total:
                 self._mark.received(total, self._parser.left, self._full, self.last_received)
-        else:
+        elif self._tls_lock is not None:
             # A full buffer may have left the rest of a TLS record inside OpenSSL: no more than that is read now.
             while self._inside_openssl() and self._receive(self._inside_openssl()):
                 pass

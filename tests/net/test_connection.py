@@ -22,6 +22,7 @@ from iii_sync.net.windows import LARGEST, Windows
 from iii_sync.wire import frames
 
 from ..support.rawserver import RawPeer, server_frame
+from ..support.sockets import tcp_pair
 from ..support.waiting import wait_until
 
 WAIT = 20.0
@@ -35,10 +36,10 @@ def loop() -> Iterator[Loop]:
 
 
 class Pair:
-    """A connection of ours over a socket pair, and the other end as a raw peer."""
+    """A connection of ours over a socket pair, or over TCP, and the other end as a raw peer."""
 
-    def __init__(self, loop: Loop, small: bool = False) -> None:
-        ours, theirs = socket.socketpair()
+    def __init__(self, loop: Loop, small: bool = False, tcp: bool = False) -> None:
+        ours, theirs = tcp_pair() if tcp else socket.socketpair()
         if small:
             for sock in (ours, theirs):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)

@@ -22,8 +22,9 @@ from iii_sync.wire import frames
 from ..support.rawserver import server_frame
 from ..support.sockets import tcp_pair, unread
 from ..support.waiting import wait_until
+from .test_connection import WAIT, Pair, loop
 
-WAIT = 20.0
+__all__ = ["loop"]  # a fixture
 
 READ = 128 * 1024  # what a read of a stream under load brings, here
 
@@ -168,15 +169,11 @@ PAYLOAD = 1024 * 1024
 HEADER = len(FRAME) - PAYLOAD
 
 
-class Stream:
-    """A connection over TCP, the socket at its other end, and how many bytes of data its inbox got."""
+class Stream(Pair):
+    """Over TCP; knows how many bytes of data its inbox got."""
 
     def __init__(self, loop: Loop) -> None:
-        self.sock, self.peer = tcp_pair()
-        self.sock.setblocking(False)
-        self.inbox = Inbox()
-        self.connection = Connection(self.sock, loop, self.inbox, "the peer")
-        self.connection.start()
+        super().__init__(loop, tcp=True)
         self.received = 0
 
     def receive(self, size: int) -> None:
@@ -187,10 +184,6 @@ class Stream:
             self.received += batch.length
             batch.release()
         assert self.received == size
-
-    def close(self) -> None:
-        self.connection.drop(ChannelAbortedError("over"))
-        self.peer.close()
 
 
 class SmallBuffer(Inbox):
@@ -213,10 +206,10 @@ class TestStreams:
     """Connections of one reader thread, over TCP."""
 
     @pytest.fixture(autouse=True)
-    def made(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def made(self, loop: Loop, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         # A busy machine makes pauses, and what comes with pauses is no load.
         monkeypatch.setattr(lowwater, "_PAUSE", 3600.0)
-        self.loop = Loop("test-loop")
+        self.loop = loop
         self.streams: list[Stream] = []
         self.stood: list[int] = []
         stands = LowWater.stands
@@ -229,7 +222,6 @@ class TestStreams:
         yield
         for stream in self.streams:
             stream.close()
-        assert self.loop.stop(5)
 
     def stream(self) -> Stream:
         self.streams.append(Stream(self.loop))
@@ -249,12 +241,12 @@ class TestStreams:
         sent = 0
         for begun in (500_000, 800_000, 1_000_000):
             for stream in many:
-                stream.peer.sendall(FRAME[sent:begun])
+                stream.peer.sock.sendall(FRAME[sent:begun])
             for stream in many:
                 stream.receive(begun - HEADER)
             sent = begun
         for stream in many:
-            stream.peer.sendall(FRAME[sent:] + server_frame(frames.BINARY, b"behind"))
+            stream.peer.sock.sendall(FRAME[sent:] + server_frame(frames.BINARY, b"behind"))
         for stream in many:
             stream.receive(PAYLOAD + len(b"behind"))
         assert bool(self.stood) is supported
@@ -265,12 +257,12 @@ class TestStreams:
         monkeypatch.setattr(lowwater, "_LONG", 4 * PAYLOAD)
         stream = self.stream()
         piece = server_frame(frames.BINARY, b"x" * 30_000)  # so that no rest of one is worth a mark
-        load = threading.Thread(target=stream.peer.sendall, args=(2000 * piece,))
+        load = threading.Thread(target=stream.peer.sock.sendall, args=(2000 * piece,))
         load.start()
         stream.receive(2000 * 30_000)
         load.join(WAIT)
         assert self.stood
-        stream.peer.sendall(server_frame(frames.BINARY, b"last"))
+        stream.peer.sock.sendall(server_frame(frames.BINARY, b"last"))
         stream.receive(2000 * 30_000 + len(b"last"))
         wait_until(self.fallen, "the fall of the mark")
 
@@ -299,7 +291,7 @@ class TestStreams:
     def test_a_connection_that_is_over_leaves_no_mark(self) -> None:
         """Its mark falls like others, with nobody to receive for it."""
         stream = self.stream()
-        stream.peer.sendall(FRAME[:500_000])
+        stream.peer.sock.sendall(FRAME[:500_000])
         stream.receive(500_000 - HEADER)
         stream.close()
         wait_until(lambda: stream.inbox.over and self.fallen(), "the end of both")

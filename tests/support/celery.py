@@ -35,19 +35,22 @@ class Celery:
         return self._log.read_text()
 
     def stop(self) -> None:
-        """Stop it as a supervisor does; the processes that run the tasks must end.
+        """Stop it as a supervisor does; all its processes must end.
 
-        When they have ended, billiard's pool may still wait for ever in the main process, for a lock that one of them
-        took along (``Pool._help_stuff_finish``): none of their doing.
+        With one exception, which is none of theirs: when those that run the tasks have ended, billiard's pool may wait
+        for ever in the main process, for a lock that one of them took along.
         """
         children = self._children()
         assert children
         self._process.send_signal(signal.SIGTERM)
         wait_until(lambda: not any(map(_runs, children)), "the end of the processes that ran the tasks")
         try:
-            assert self._process.wait(10) == 0, self.said()
+            assert self._process.wait(20) == 0, self.said()
         except subprocess.TimeoutExpired:
             assert not any(map(_runs, self._children())), self.said()
+            self._process.send_signal(signal.SIGABRT)  # it writes where it stands
+            self._process.wait(20)
+            assert "in _help_stuff_finish" in self.said(), self.said()
 
     def _children(self) -> set[int]:
         children: set[int] = set()
@@ -73,7 +76,12 @@ def running_celery(application: str, directory: Path, environment: Mapping[str, 
     log = directory / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [*command, *quiet], cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out
+            [*command, *quiet],
+            cwd=directory,
+            env={**environment, "PYTHONFAULTHANDLER": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
         )
     try:
         yield Celery(process, log)
