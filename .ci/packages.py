@@ -34,7 +34,7 @@ def main(folder: Path) -> None:
     expected = {name for name in listed if name.startswith("iii_sync/") and not name.endswith(".c")}
     found = {name for name in inside if not name.startswith(info)}
     extensions = {name for name in found if name.endswith((".so", ".pyd"))}
-    for module in ("wire/_mask", "net/_direct"):
+    for module in ("wire/_mask", "wire/_frames", "net/_direct"):
         built = [name for name in extensions if name.startswith(f"iii_sync/{module}.")]
         assert len(built) == 1, f"{module} was not built: {extensions}"
     same(wheel.name, found - extensions, expected)

@@ -561,8 +561,11 @@ class _Ending:
     def buffer(self) -> bytearray:
         return self._buffer
 
-    def received(self, pieces: list[frames.Piece], size: int, more: bool) -> bool:
+    def received_binary(self, payloads: list[memoryview], messages: int, size: int, more: bool) -> bool:
         return True  # the engine sends no data on this end; ignore it
+
+    def received(self, pieces: list[frames.Piece], size: int, more: bool) -> bool:
+        return True
 
     def ended(self, error: Optional[BaseException], close: Optional[frames.CloseReason]) -> None:
         self.error, self.close = error, close

@@ -14,7 +14,7 @@ from ..errors import ConfigurationError
 from ..net import direct
 from ..net.connect import Address
 from ..options import address_from_environment
-from ..wire import mask
+from ..wire import frames, mask
 from .failures import visible
 
 __all__ = ["command"]
@@ -50,6 +50,7 @@ def command() -> None:
         "Python": f"{platform.python_implementation()} {platform.python_version()}, {platform.platform()}",
         "TLS": ssl.OPENSSL_VERSION,
         "masking": _MASKS[mask.method()],
+        "parsing": "the C extension" if frames.split_in_c else f"Python: {_NOT_BUILT}",
         "sending": "the C extension" if direct.in_c else f"the socket module: {_NOT_BUILT}",
         "engine": _engine(),
     }

@@ -89,13 +89,27 @@ class Receiver(Protocol):
         """Return where to receive the next bytes."""
         raise NotImplementedError
 
+    def received_binary(self, payloads: list[memoryview], messages: int, size: int, more: bool) -> bool:
+        """Take binary data, views of the first ``size`` bytes of the last buffer.
+
+        Args:
+            payloads: Each is a message or the rest of one, but the last may be without its end. None is empty.
+            messages: How many of them end a message: all, or all but the last.
+            size: How much of the buffer was received.
+            more: Whether the buffer holds more, which is still to come.
+
+        Returns:
+            Whether to go on; ``False`` pauses the connection until :meth:`Connection.resume`.
+        """
+        raise NotImplementedError
+
     def received(self, pieces: list[frames.Piece], size: int, more: bool) -> bool:
-        """Take data pieces, views of the first ``size`` bytes of the last buffer.
+        """Take data of any kind, views of the first ``size`` bytes of the last buffer.
 
         Args:
             pieces: Parts of data messages.
             size: How much of the buffer was received.
-            more: Whether the buffer holds more pieces, which are still to come.
+            more: Whether the buffer holds more, which is still to come.
 
         Returns:
             Whether to go on; ``False`` pauses the connection until :meth:`Connection.resume`.
@@ -642,6 +656,11 @@ class Connection:
             events |= READ
         self._loop.watch(self._sock, self, events)
 
+    def _pause(self) -> None:
+        if not self._ended:
+            self._paused = True
+            self._watch()
+
     def _resume(self) -> None:
         if self._paused and not self._ended:
             self._paused = False
@@ -689,13 +708,13 @@ class Connection:
         self._full = False
         if self._ended or self._paused:
             return 0
-        view = memoryview(self._receiver.buffer())
+        buffer = self._receiver.buffer()
         failure: Optional[OSError] = None
         if self._tls_lock is not None:
-            size, over, failure = self._fill(self._tls_lock, view[:at_most])
+            size, over, failure = self._fill(self._tls_lock, memoryview(buffer)[:at_most])
         else:
             try:
-                size = direct.recv_into(self._sock, view)
+                size = direct.recv_into(self._sock, buffer)
                 over = not size
             except BlockingIOError:
                 return 0
@@ -703,17 +722,33 @@ class Connection:
                 size, over, failure = 0, False, exc
         if size:
             self.last_received = time.monotonic()
-            self._full = size == len(view)
-        position = 0
-        while position < size and not self._ended:
-            pieces, used = self._parser.feed(view[position:size])
-            position += used
-            self._handle(pieces, size, position < size)
+            self._full = size == len(buffer)
+            self._parse(buffer, size)
         if failure is not None and not self._ended:
             self._end(self._as_connection_error(failure))
         elif over and not self._ended:
             self._end(EngineConnectionError(f"{self._label} ended without a Close"))
         return size
+
+    def _parse(self, buffer: bytearray, size: int) -> None:
+        """Hand on what the first ``size`` bytes are, of ``buffer``."""
+        parser, receiver, position = self._parser, self._receiver, 0
+        try:
+            while position < size and not self._ended:
+                payloads, messages, position = parser.feed_binary(buffer, position, size)
+                if not payloads:
+                    break
+                if not receiver.received_binary(payloads, messages, size, position < size):
+                    self._pause()
+            while position < size and not self._ended:
+                pieces, used = parser.feed(memoryview(buffer)[position:size])
+                position += used
+                self._handle(pieces, size, position < size)
+        except frames.FrameError as exc:
+            self._refuse(exc)
+        except Exception as exc:
+            _log.error("%s sent what could not be handled", self._label, exc_info=True)
+            self._end(EngineConnectionError(f"{self._label} sent what could not be handled: {exc!r}"))
 
     def _fill(self, lock: threading.Lock, view: memoryview) -> tuple[int, bool, Optional[OSError]]:
         """Receive by OpenSSL; returns the size, whether the stream is over, and the error that ended it."""
@@ -743,19 +778,8 @@ class Connection:
             pings = [piece for piece in pieces if piece.opcode == frames.PING]
             if pings:
                 self._answer(pings)
-        if data and not self._ended:
-            try:
-                go_on = self._receiver.received(data, size, more)
-            except frames.FrameError as exc:
-                self._refuse(exc)
-                return
-            except Exception as exc:
-                _log.error("%s sent what could not be handled", self._label, exc_info=True)
-                self._end(EngineConnectionError(f"{self._label} sent what could not be handled: {exc!r}"))
-                return
-            if not go_on and not self._ended:
-                self._paused = True
-                self._watch()
+        if data and not self._ended and not self._receiver.received(data, size, more):
+            self._pause()
         if self._parser.closed:
             close = frames.parse_close(pieces[-1].payload)
             if not self._close_sent:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import queue
 import sys
 import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from ..wire import frames
@@ -27,6 +28,10 @@ BUDGET = 4 * 1024 * 1024
 
 #: Items that may wait; an item costs memory even when it holds few bytes.
 MAX_ITEMS = 1024
+
+#: The width of the queue. Larger than MAX_ITEMS: one read may bring several items (a window of frames of two bytes, in
+#: each those that the parser gives at once), and then there are the wake-ups.
+_WIDTH = MAX_ITEMS + LARGEST // (2 * frames.MAX_PIECES) + 8
 
 #: What a piece costs besides its bytes, in bytes of memory: an object or two, and their places in lists.
 _PIECE = 300
@@ -55,13 +60,13 @@ class Batch:
 
     def __init__(
         self,
-        items: list[Item],
+        items: Sequence[Item],
         length: int,
         size: int,
         window: Optional[bytearray] = None,
         windows: Optional[Windows] = None,
     ) -> None:
-        self.items: list[Item] = items
+        self.items: Sequence[Item] = items
         self.length: int = length
         self.size: int = size
         self.left: int = len(items)
@@ -131,10 +136,9 @@ class Inbox:
 
     def __init__(self) -> None:
         self.connection: Optional[Connection] = None
-        # Wider than MAX_ITEMS: one read may bring several items, and then there are the wake-ups.
-        self._queue: queue.Queue[Optional[Batch]] = queue.Queue(MAX_ITEMS + 512)
+        self._queue: queue.Queue[Optional[Batch]] = queue.Queue(_WIDTH)
         if hasattr(self._queue, "mutex"):  # gevent's has none, and wakes its own kind of threads
-            self._queue = _Queue(MAX_ITEMS + 512)
+            self._queue = _Queue(_WIDTH)
         self._lock = threading.Lock()
         self._waiting = 0  # bytes in the queue; under _lock
         self._paused = False  # under _lock
@@ -163,21 +167,21 @@ class Inbox:
             self._window = (self._windows.take() if size == LARGEST else None) or bytearray(size)
         return self._window
 
+    def received_binary(self, payloads: list[memoryview], messages: int, size: int, more: bool) -> bool:
+        """Queue what was read; ``False`` when the consumer is behind."""
+        self.stream.data(messages, messages < len(payloads))
+        return self._enqueue(payloads, sum(map(len, payloads)), 0, size, more or len(payloads) >= frames.MAX_PIECES)
+
     def received(self, pieces: list[frames.Piece], size: int, more: bool) -> bool:
         """Queue what was read; ``False`` when the consumer is behind."""
-        window = self._window
-        assert window is not None
-        # A small read is copied: a few bytes must not keep a whole window busy. So is a read that was cut
-        # into many pieces; while more of them are to come, the window is still needed.
         many = more or len(pieces) >= frames.MAX_PIECES
-        keep = size >= len(window) // 4 and not many
         items: list[Item] = []
         length = texts = 0
         violation: Optional[frames.FrameError] = None
         for index, (opcode, payload, end) in enumerate(pieces):
             if opcode == frames.BINARY:
                 if payload:
-                    items.append(payload if keep or many else bytes(payload))
+                    items.append(payload)
                     length += len(payload)
             else:
                 try:
@@ -192,21 +196,27 @@ class Inbox:
                     items.append(text)
                     texts += sys.getsizeof(text)  # of short ones far more than their characters
         self.stream.pieces(pieces)
-        go_on = True
-        if items:
-            if many:
-                items = _joined(items)
-            if keep:
-                self._window = None
-                if size == len(window):
-                    self._window_size = min(2 * size, LARGEST)
-            memory = (len(window) if keep else length + texts) + _PIECE * len(items)
-            go_on = self._enqueue(Batch(items, length, memory, window if keep else None, self._windows))
+        go_on = not items or self._enqueue(items, length, texts, size, many)
         if violation is not None:
             raise violation
         return go_on
 
-    def _enqueue(self, batch: Batch) -> bool:
+    def _enqueue(self, items: Sequence[Item], length: int, texts: int, size: int, many: bool) -> bool:
+        """Queue what a read of ``size`` bytes brought: ``length`` bytes of data, texts of so many bytes of memory."""
+        window = self._window
+        assert window is not None
+        # A small read is copied: a few bytes must not keep a whole window busy. So is a read that was cut
+        # into many pieces; while more of them are to come, the window is still needed.
+        if many:
+            items = _joined(items)
+        if many or size < len(window) // 4:
+            items = [bytes(item) if isinstance(item, memoryview) else item for item in items]
+            batch = Batch(items, length, length + texts + _PIECE * len(items))
+        else:
+            self._window = None
+            if size == len(window):
+                self._window_size = min(2 * size, LARGEST)
+            batch = Batch(items, length, len(window) + _PIECE * len(items), window, self._windows)
         with self._lock:
             self._queue.put_nowait(batch)
             self._put += 1
@@ -274,7 +284,7 @@ class Inbox:
             self._queue.put_nowait(None)
 
 
-def _joined(items: list[Item]) -> list[Item]:
+def _joined(items: Sequence[Item]) -> list[Item]:
     """Join neighbouring data: thousands of tiny messages would cost far more memory than their bytes."""
     joined: list[Item] = []
     run: list[frames.Buffer] = []

@@ -70,10 +70,13 @@ class Link:
     def buffer(self) -> bytearray:
         return self._buffer
 
+    def received_binary(self, payloads: list[memoryview], messages: int, size: int, more: bool) -> bool:
+        return True  # the engine sends text only (PROTOCOL 1.5)
+
     def received(self, pieces: list[frames.Piece], size: int, more: bool) -> bool:
         for opcode, payload, end in pieces:
             if opcode != frames.TEXT:
-                continue  # the engine sends text only (PROTOCOL 1.5)
+                continue
             text = self._texts.add(payload, end)
             if text is None:
                 continue

@@ -53,6 +53,17 @@ class StreamEnd:
             else:
                 self.piece(opcode, len(payload), end)
 
+    def data(self, messages: int, unfinished: bool) -> None:
+        """Take note of binary data, none of it empty, with the end of so many messages.
+
+        Args:
+            messages: How many.
+            unfinished: Whether there are bytes behind the last of these ends.
+        """
+        self.messages += messages
+        self._partial = self._open = unfinished
+        self._counting = self._last_empty = False
+
     def piece(self, opcode: int, size: int, end: bool) -> None:
         """Take note of a piece of a data message with ``size`` bytes."""
         self._open = True

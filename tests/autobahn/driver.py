@@ -41,6 +41,10 @@ class Receiver:
     def buffer(self) -> bytearray:
         return self._buffer
 
+    def received_binary(self, payloads: list[memoryview], messages: int, size: int, more: bool) -> bool:
+        pieces = [frames.Piece(frames.BINARY, payload, index < messages) for index, payload in enumerate(payloads)]
+        return self.received(pieces, size, more)
+
     def received(self, pieces: list[frames.Piece], size: int, more: bool) -> bool:
         assert self._connection is not None
         for opcode, payload, end in pieces:

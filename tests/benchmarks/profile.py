@@ -28,6 +28,7 @@ _KINDS = [
     ("kernel: else", "kernel", ("",)),
     ("masking", "_mask.", ("",)),
     ("masking", "speedups.", ("",)),  # of websockets
+    ("parsing", "_frames.", ("",)),
     ("copying", "libc", ("memmove", "memcpy", "memset")),
     ("OpenSSL", "libcrypto", ("",)),
     ("OpenSSL", "libssl", ("",)),

@@ -38,6 +38,7 @@ class TestInfo:
         assert shown["iii_sync"] == iii_sync.__version__
         assert shown["engine"] == "ws://engine.example:1234/?…"
         assert shown["masking"].startswith("Python's integers")
+        assert shown["parsing"].startswith("Python")
         assert shown["sending"].startswith("the socket module")
         assert shown["III_TOKEN"] == "is set"
         assert "secret" not in out
@@ -56,7 +57,7 @@ class TestInfo:
         """Whether the C extension was built can be seen."""
         _, out, _ = finish(start("info", variables={"III_SYNC_ACCELERATOR": ""}))
         lines = dict(line.split(None, 1) for line in out.splitlines())
-        for name, module in (("masking", "wire._mask"), ("sending", "net._direct")):
+        for name, module in (("masking", "wire._mask"), ("parsing", "wire._frames"), ("sending", "net._direct")):
             built = importlib.util.find_spec(f"iii_sync.{module}") is not None
             assert (lines[name] == "the C extension") == built
 

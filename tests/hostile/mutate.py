@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from iii_sync.wire import frames, messages
 
 from ..wire import recorded
+from ..wire.feeding import feed_read
 
 #: What a message may have; small, so that the cutting off happens too.
 LIMIT = 32 * 1024
@@ -124,29 +125,24 @@ def outcome(parts: Iterator[bytes]) -> str:
     size, handed_out, understood, ignored = 0, 0, 0, 0
     for part in parts:
         size += len(part)
-        position = 0
-        while position < len(part):
-            pieces, used = parser.feed(memoryview(part)[position:])
-            assert used > 0, "the parser stands still"
-            position += used
-            for piece in pieces:
-                handed_out += len(piece.payload)
-                if piece.opcode == frames.CLOSE:
-                    frames.parse_close(piece.payload)
-                elif piece.opcode == frames.TEXT:
-                    try:
-                        text = texts.add(piece.payload, piece.end)
-                    except frames.FrameError as exc:
-                        return f"refused {exc.code}"
-                    if text is not None and texts.oversize:
-                        messages.mentioned_invocation(text)
-                    elif text is not None:
-                        message = messages.decode(text)
-                        if message is None:
-                            ignored += 1
-                        else:
-                            messages.encode(message)  # whatever came in can go on
-                            understood += 1
+        for piece in feed_read(parser, part):
+            handed_out += len(piece.payload)
+            if piece.opcode == frames.CLOSE:
+                frames.parse_close(piece.payload)
+            elif piece.opcode == frames.TEXT:
+                try:
+                    text = texts.add(piece.payload, piece.end)
+                except frames.FrameError as exc:
+                    return f"refused {exc.code}"
+                if text is not None and texts.oversize:
+                    messages.mentioned_invocation(text)
+                elif text is not None:
+                    message = messages.decode(text)
+                    if message is None:
+                        ignored += 1
+                    else:
+                        messages.encode(message)  # whatever came in can go on
+                        understood += 1
     assert handed_out <= size, "more came out than went in"
     if parser.error is not None:
         return f"refused {parser.error.code}"

@@ -458,29 +458,64 @@ def test_tiny_messages_cost_bounded_memory(pair: Pair) -> None:
     assert items < count / 20
 
 
+@pytest.mark.parametrize("quick", [True, False])
 @pytest.mark.parametrize("size", [1, 30])
-def test_a_full_inbox_is_full_of_memory_and_not_of_bytes(size: int) -> None:
+def test_a_full_inbox_is_full_of_memory_and_not_of_bytes(size: int, quick: bool) -> None:
     """What holds a small message is larger than itself; of 30 bytes, a read of many keeps its window."""
     inbox = Inbox()
     inbox._windows = Windows()
     parser = frames.FrameParser()
     read = server_frame(2, bytes(size)) * 1000
+    if quick:
+        read += bytes(10)  # the quick way looks at whole headers only
     gc.collect()
     tracemalloc.start()
     try:
         for _ in range(200):
             buffer = inbox.buffer()
             buffer[: len(read)] = read
-            pieces, used = parser.feed(memoryview(buffer)[: len(read)])
-            assert used == len(read)
-            if not inbox.received(pieces, used, False):
+            if quick:
+                payloads, messages, used = parser.feed_binary(buffer, 0, len(read))
+                assert (len(payloads), messages, used) == (1000, 1000, len(read) - 10)
+                go_on = inbox.received_binary(payloads, messages, used, False)
+                del payloads
+            else:
+                pieces, used = parser.feed(memoryview(buffer)[: len(read)])
+                assert used == len(read)
+                go_on = inbox.received(pieces, used, False)
+                del pieces
+            if not go_on:
                 break
-        del pieces
         used_memory, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert inbox._paused
     assert used_memory < 2 * inbox_module.BUDGET
+
+
+def test_one_read_of_the_smallest_messages_never_overfills(loop: Loop) -> None:
+    """A window full of them, right after data, behind a consumer who has left all but the last place taken."""
+    inbox = Inbox()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        connection = Connection(ours, loop, inbox, "the peer")  # never started: this thread is its reader
+        one = bytearray(server_frame(2, b"x") + bytes(10))
+        for _ in range(inbox_module.MAX_ITEMS - 1):
+            inbox.buffer()[: len(one)] = one
+            connection._parse(inbox.buffer(), 3)
+        assert not inbox._paused
+        inbox._window, inbox._window_size = None, LARGEST
+        read = server_frame(2, b"x") + server_frame(1, b"") * ((LARGEST - 3) // 2)
+        inbox.buffer()[: len(read)] = read
+        connection._parse(inbox.buffer(), len(read))
+        assert connection.error is None and inbox._paused
+        messages = 0
+        while messages < inbox.stream.messages:
+            batch = inbox.get(WAIT)
+            assert batch is not None
+            messages += len(batch.items[0]) if isinstance(batch.items[0], bytes) else len(batch.items)
+        assert messages == inbox_module.MAX_ITEMS + (LARGEST - 3) // 2
+        connection.drop(EngineConnectionError("over"))
 
 
 def test_calls_posted_from_many_threads_all_run(loop: Loop) -> None:

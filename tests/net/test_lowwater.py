@@ -197,8 +197,8 @@ class SmallBuffer(Inbox):
     def buffer(self) -> bytearray:
         return self.small
 
-    def received(self, pieces: list[frames.Piece], size: int, more: bool) -> bool:
-        self.size += sum(len(piece.payload) for piece in pieces)
+    def received_binary(self, payloads: list[memoryview], messages: int, size: int, more: bool) -> bool:
+        self.size += sum(map(len, payloads))
         return True
 
 

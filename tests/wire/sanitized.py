@@ -16,7 +16,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 #: Each extension with the tests that go through all of it.
-EXTENSIONS = {"wire._mask": "tests/wire/test_mask.py", "net._direct": "tests/net/test_direct.py"}
+EXTENSIONS = {
+    "wire._mask": "tests/wire/test_mask.py",
+    "wire._frames": "tests/wire/test_split.py",
+    "net._direct": "tests/net/test_direct.py",
+}
 
 #: Imports the tests' modules with the sanitized extensions in the place of the installed ones.
 _PLUGIN = """\

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import struct
 import tracemalloc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, Optional, Union
 
 import pytest
@@ -37,10 +37,19 @@ from iii_sync.wire.frames import (
 from iii_sync.wire.mask import masked
 
 from . import recorded
+from .feeding import feed_read, implementations
 from .recorded import server_frame
 
 CONTINUATION = 0
 SIZES = [0, 1, 125, 126, 127, 65535, 65536, 1024 * 1024]
+
+
+@pytest.fixture(autouse=True, scope="module", params=implementations())
+def split(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Everything with both ways to split binary messages."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frames, "split_binary", request.param)
+        yield
 
 
 class ClientFrame(NamedTuple):
@@ -129,13 +138,17 @@ def feed_all(parser: FrameParser, data: bytes) -> list[Piece]:
 
 
 def feed_parts(data: bytes, borders: Iterable[int]) -> tuple[FrameParser, list[Piece]]:
-    """Feed a stream cut at the given borders."""
-    parser = FrameParser()
+    """Feed a stream cut at the given borders, and once more as a connection does: both mean the same."""
+    parser, quick = FrameParser(), FrameParser()
     pieces: list[Piece] = []
+    same: list[Piece] = []
     at = 0
     for border in [*sorted(borders), len(data)]:
         pieces += feed_all(parser, data[at:border])
+        same += feed_read(quick, data[at:border])
         at = max(at, border)
+        assert (quick.left, quick.idle, quick.closed) == (parser.left, parser.idle, parser.closed)
+    assert _summary(quick, same) == _summary(parser, pieces)
     return parser, pieces
 
 

@@ -265,6 +265,30 @@ def test_a_cut_at_any_byte_is_seen(writes: list[tuple[int, int]], data: st.DataO
 
 
 @settings(deadline=None)
+@given(
+    before=st.text(alphabet="edtnDT", max_size=12),
+    messages=st.integers(0, 3),
+    unfinished=st.booleans(),
+    after=st.text(alphabet="edtn", max_size=8),
+)
+def test_data_taken_at_once(before: str, messages: int, unfinished: bool, after: str) -> None:
+    """Many pieces of binary data in one go are the same as one after the other, at any place of a stream."""
+    follower, other = follow(before), follow(before)
+    for _ in range(messages):
+        follower.piece(BINARY, 7, True)
+    if unfinished:
+        follower.piece(BINARY, 4, False)
+    if messages or unfinished:
+        other.data(messages, unfinished)
+    for letter in ["", *after]:
+        if letter:
+            follower.piece(*_PIECES[letter])
+            other.piece(*_PIECES[letter])
+        assert other.complete() is follower.complete()
+        assert (other.messages, other.marked, other.torn) == (follower.messages, follower.marked, follower.torn)
+
+
+@settings(deadline=None)
 @given(st.text(alphabet="edtnDT", max_size=12))
 def test_any_stream_gets_a_verdict(letters: str) -> None:
     """Whatever comes, only a stream with the mark is judged, and whole ones end with an empty message."""
