@@ -170,11 +170,10 @@ class Inbox:
     def received_binary(self, payloads: list[memoryview], messages: int, size: int, more: bool) -> bool:
         """Queue what was read; ``False`` when the consumer is behind."""
         self.stream.data(messages, messages < len(payloads))
-        return self._enqueue(payloads, sum(map(len, payloads)), 0, size, more or len(payloads) >= frames.MAX_PIECES)
+        return self._enqueue(payloads, sum(map(len, payloads)), 0, size, more)
 
     def received(self, pieces: list[frames.Piece], size: int, more: bool) -> bool:
         """Queue what was read; ``False`` when the consumer is behind."""
-        many = more or len(pieces) >= frames.MAX_PIECES
         items: list[Item] = []
         length = texts = 0
         violation: Optional[frames.FrameError] = None
@@ -196,20 +195,20 @@ class Inbox:
                     items.append(text)
                     texts += sys.getsizeof(text)  # of short ones far more than their characters
         self.stream.pieces(pieces)
-        go_on = not items or self._enqueue(items, length, texts, size, many)
+        go_on = not items or self._enqueue(items, length, texts, size, more)
         if violation is not None:
             raise violation
         return go_on
 
-    def _enqueue(self, items: Sequence[Item], length: int, texts: int, size: int, many: bool) -> bool:
+    def _enqueue(self, items: Sequence[Item], length: int, texts: int, size: int, more: bool) -> bool:
         """Queue what a read of ``size`` bytes brought: ``length`` bytes of data, texts of so many bytes of memory."""
         window = self._window
         assert window is not None
-        # A small read is copied: a few bytes must not keep a whole window busy. So is a read that was cut
-        # into many pieces; while more of them are to come, the window is still needed.
-        if many:
+        # A small read is copied: a few bytes must not keep a whole window busy. So is what more of the same read is to
+        # follow: the window is still needed.
+        if more:
             items = _joined(items)
-        if many or size < len(window) // 4:
+        if more or size < len(window) // 4:
             items = [bytes(item) if isinstance(item, memoryview) else item for item in items]
             batch = Batch(items, length, length + texts + _PIECE * len(items))
         else:

@@ -299,8 +299,7 @@ class FrameParser:
 
     def _in_binary(self, left: int) -> None:
         """Note that binary messages were split, with so many bytes still to come of the last one."""
-        self.left, self._end = left, True
-        self._opcode, self._message = BINARY, BINARY if left else 0
+        self.left, self._opcode, self._message = left, BINARY, 0  # each of one frame, or in its last: _end is set
 
     def feed(self, data: Buffer) -> tuple[list[Piece], int]:
         """Parse what arrived.

@@ -529,6 +529,15 @@ def test_max_pieces(frame: bytes) -> None:
     assert parser.idle
 
 
+def test_max_pieces_of_both_kinds() -> None:
+    """The limit holds where binary messages follow others, and on the quick way."""
+    data = server_frame(TEXT, b"t") * 5 + server_frame(BINARY, b"b") * (2 * MAX_PIECES) + server_frame(PING)
+    parser, pieces = feed_parts(data, [])
+    assert [piece.opcode for piece in pieces] == [TEXT] * 5 + [BINARY] * (2 * MAX_PIECES) + [PING]
+    parser, pieces = feed_parts(data[15:], [])
+    assert len(pieces) == 2 * MAX_PIECES + 1
+
+
 def test_max_pieces_then_a_violation() -> None:
     """A violation behind the limit is found by the feed that reaches it."""
     parser = FrameParser()
