@@ -734,7 +734,7 @@ class Connection:
         """Hand on what the first ``size`` bytes are, of ``buffer``."""
         parser, receiver, position = self._parser, self._receiver, 0
         try:
-            while position < size and not self._ended:
+            while position < size:
                 payloads, messages, position = parser.feed_binary(buffer, position, size)
                 if not payloads:
                     break

@@ -518,6 +518,21 @@ def test_one_read_of_the_smallest_messages_never_overfills(loop: Loop) -> None:
         connection.drop(EngineConnectionError("over"))
 
 
+def test_what_follows_a_close_is_ignored_wherever_a_feed_ends(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+    """Also behind a Close that is the last of the pieces that the parser gives at once."""
+    for texts in (0, 1, frames.MAX_PIECES - 1, frames.MAX_PIECES):
+        inbox = Inbox()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            connection = Connection(ours, loop, inbox, "the peer")  # never started: this thread is its reader
+            read = server_frame(1, b"t") * texts + server_frame(8, b"\x03\xe8") + server_frame(1, b"late") * 5
+            inbox.buffer()[: len(read)] = read
+            connection._parse(inbox.buffer(), len(read))
+            assert inbox.over and inbox.close is not None and inbox.close.code == 1000
+            assert inbox.error is None and inbox.stream.messages == texts
+    assert not caplog.records
+
+
 def test_calls_posted_from_many_threads_all_run(loop: Loop) -> None:
     """No posted call is lost to the wake-up flag."""
     ran: list[int] = []
