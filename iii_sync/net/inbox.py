@@ -204,18 +204,18 @@ class Inbox:
         """Queue what a read of ``size`` bytes brought: ``length`` bytes of data, texts of so many bytes of memory."""
         window = self._window
         assert window is not None
-        # A small read is copied: a few bytes must not keep a whole window busy. So is what more of the same read is to
-        # follow: the window is still needed.
+        # A few bytes are copied: they must not keep a whole window busy. So is what more of the same read is to follow:
+        # the window is still needed.
         if more:
             items = _joined(items)
-        if more or size < len(window) // 4:
+        if more or length < len(window) // 4:
             items = [bytes(item) if isinstance(item, memoryview) else item for item in items]
             batch = Batch(items, length, length + texts + _PIECE * len(items))
         else:
             self._window = None
-            if size == len(window):
-                self._window_size = min(2 * size, LARGEST)
-            batch = Batch(items, length, len(window) + _PIECE * len(items), window, self._windows)
+            batch = Batch(items, length, len(window) + texts + _PIECE * len(items), window, self._windows)
+        if size == len(window) < LARGEST and not more:
+            self._window, self._window_size = None, 2 * size
         with self._lock:
             self._queue.put_nowait(batch)
             self._put += 1

@@ -33,7 +33,7 @@ append_slice(PyObject *list, PyObject *view, Py_ssize_t start, Py_ssize_t stop)
 
 /* Return the size of a header that is all there, and in length what it announces; 0 for one that is not plain. */
 static Py_ssize_t
-plain_header(const unsigned char *header, Py_ssize_t *length)
+plain_header(const unsigned char *header, int64_t *length)
 {
     uint64_t number = 0;
     int i;
@@ -46,7 +46,7 @@ plain_header(const unsigned char *header, Py_ssize_t *length)
         return header[1] > 0 ? 2 : 0;
     }
     if (header[1] == 126) {
-        *length = (Py_ssize_t)header[2] << 8 | header[3];
+        *length = header[2] << 8 | header[3];
         return *length >= 126 ? 4 : 0;
     }
     if (header[1] > 127) {
@@ -55,8 +55,8 @@ plain_header(const unsigned char *header, Py_ssize_t *length)
     for (i = 2; i < 10; i++) {
         number = number << 8 | header[i];
     }
-    *length = (Py_ssize_t)number;
-    return number >= 65536 && number <= (uint64_t)PY_SSIZE_T_MAX ? 10 : 0;
+    *length = (int64_t)number;
+    return number >= 65536 && number <= INT64_MAX ? 10 : 0;
 }
 
 PyDoc_STRVAR(split_binary_doc,
@@ -68,20 +68,29 @@ split_binary(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     PyObject *view = NULL, *payloads = NULL;
     const unsigned char *data;
-    Py_ssize_t number[4], at, stop, left, messages = 0;
-    int i;
+    Py_ssize_t at, stop, most, messages = 0;
+    int64_t left; /* what is announced, which memory of 32 bits could not hold */
 
     if (count != 5) {
         PyErr_Format(PyExc_TypeError, "split_binary() takes 5 arguments, not %zd", count);
         return NULL;
     }
-    for (i = 0; i < 4; i++) {
-        number[i] = PyNumber_AsSsize_t(args[i + 1], PyExc_OverflowError);
-        if (number[i] == -1 && PyErr_Occurred()) {
-            return NULL;
-        }
+    at = PyNumber_AsSsize_t(args[1], PyExc_OverflowError);
+    if (at == -1 && PyErr_Occurred()) {
+        return NULL;
     }
-    at = number[0], stop = number[1], left = number[2];
+    stop = PyNumber_AsSsize_t(args[2], PyExc_OverflowError);
+    if (stop == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    left = PyLong_AsLongLong(args[3]);
+    if (left == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    most = PyNumber_AsSsize_t(args[4], PyExc_OverflowError);
+    if (most == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
     /* It keeps the memory where it is, whatever runs while objects are made. */
     if ((view = PyMemoryView_FromObject(args[0])) == NULL) {
         return NULL;
@@ -92,8 +101,8 @@ split_binary(PyObject *module, PyObject *const *args, Py_ssize_t count)
         goto failed;
     }
     if (at < 0 || stop < at || stop > PyMemoryView_GET_BUFFER(view)->len || left < 0) {
-        PyErr_Format(PyExc_ValueError, "bytes %zd to %zd of %zd, %zd left", at, stop,
-                     PyMemoryView_GET_BUFFER(view)->len, left);
+        PyErr_Format(PyExc_ValueError, "bytes %zd to %zd of %zd, %lld left", at, stop,
+                     PyMemoryView_GET_BUFFER(view)->len, (long long)left);
         goto failed;
     }
     if ((payloads = PyList_New(0)) == NULL) {
@@ -103,7 +112,7 @@ split_binary(PyObject *module, PyObject *const *args, Py_ssize_t count)
     for (;;) {
         Py_ssize_t header;
         if (left) {
-            Py_ssize_t size = left <= stop - at ? left : stop - at;
+            Py_ssize_t size = left <= stop - at ? (Py_ssize_t)left : stop - at;
             if (size && append_slice(payloads, view, at, at + size) < 0) {
                 goto failed;
             }
@@ -114,7 +123,7 @@ split_binary(PyObject *module, PyObject *const *args, Py_ssize_t count)
             }
             messages++;
         }
-        if (stop - at < LONGEST_HEADER || PyList_GET_SIZE(payloads) >= number[3]
+        if (stop - at < LONGEST_HEADER || PyList_GET_SIZE(payloads) >= most
                 || (header = plain_header(data + at, &left)) == 0) {
             left = 0;
             break;
@@ -122,7 +131,7 @@ split_binary(PyObject *module, PyObject *const *args, Py_ssize_t count)
         at += header;
     }
     Py_DECREF(view);
-    return Py_BuildValue("(Nnnn)", payloads, at, left, messages);
+    return Py_BuildValue("(NnLn)", payloads, at, (long long)left, messages);
 
 failed:
     Py_XDECREF(payloads);

@@ -279,7 +279,7 @@ class FrameParser:
         return not (self._head or self.left or self._message or self._control is not None)
 
     def feed_binary(self, buffer: bytearray, start: int, stop: int) -> tuple[list[memoryview], int, int]:
-        """Parse the binary messages of one frame that come before anything else.
+        """Parse binary messages of one frame, where nothing else comes up to the end or the limit.
 
         Args:
             buffer: Holds the next bytes of the stream.
@@ -288,14 +288,16 @@ class FrameParser:
 
         Returns:
             The payloads, views of ``buffer`` and none of them empty, at most :data:`MAX_PIECES`; how many of them end a
-            message, all or all but the last; and where what follows begins. Without payloads, :meth:`feed` goes on
-            there.
+            message, all or all but the last; and where what follows begins. Without payloads nothing was parsed, and
+            :meth:`feed` must be.
         """
-        if not self._plain or not (self.left or buffer[start] == _WHOLE_BINARY):
-            return [], 0, start
-        payloads, position, left, messages = split_binary(buffer, start, stop, self.left, MAX_PIECES)
-        self._in_binary(left)
-        return payloads, messages, position
+        if self._plain and (self.left or buffer[start] == _WHOLE_BINARY):
+            payloads, position, left, messages = split_binary(buffer, start, stop, self.left, MAX_PIECES)
+            # What is read together stays together: it costs its consumer one item of the queue.
+            if position == stop or len(payloads) >= MAX_PIECES:
+                self._in_binary(left)
+                return payloads, messages, position
+        return [], 0, start
 
     def _in_binary(self, left: int) -> None:
         """Note that binary messages were split, with so many bytes still to come of the last one."""

@@ -77,6 +77,16 @@ def small_pair(loop: Loop) -> Iterator[Pair]:
     pair.close()
 
 
+def take(inbox: Inbox, size: int) -> bytes:
+    """So many bytes, or a few more."""
+    data = b""
+    while len(data) < size:
+        batch = inbox.get(WAIT)
+        assert batch is not None
+        data += content(batch)
+    return data
+
+
 def drain(inbox: Inbox) -> bytes:
     """Everything up to the end of the stream."""
     data = b""
@@ -458,16 +468,16 @@ def test_tiny_messages_cost_bounded_memory(pair: Pair) -> None:
     assert items < count / 20
 
 
-@pytest.mark.parametrize("quick", [True, False])
-@pytest.mark.parametrize("size", [1, 30])
-def test_a_full_inbox_is_full_of_memory_and_not_of_bytes(size: int, quick: bool) -> None:
+@pytest.mark.parametrize(
+    ("opcode", "size", "count", "quick"),
+    [(2, 8, 1000, True), (2, 1, 1000, False), (2, 30, 1000, True), (2, 30, 1000, False), (1, 3000, 20, False)],
+)
+def test_a_full_inbox_is_full_of_memory_and_not_of_bytes(opcode: int, size: int, count: int, quick: bool) -> None:
     """What holds a small message is larger than itself; of 30 bytes, a read of many keeps its window."""
     inbox = Inbox()
     inbox._windows = Windows()
     parser = frames.FrameParser()
-    read = server_frame(2, bytes(size)) * 1000
-    if quick:
-        read += bytes(10)  # the quick way looks at whole headers only
+    read = server_frame(opcode, b"x" * size) * count
     gc.collect()
     tracemalloc.start()
     try:
@@ -476,7 +486,7 @@ def test_a_full_inbox_is_full_of_memory_and_not_of_bytes(size: int, quick: bool)
             buffer[: len(read)] = read
             if quick:
                 payloads, messages, used = parser.feed_binary(buffer, 0, len(read))
-                assert (len(payloads), messages, used) == (1000, 1000, len(read) - 10)
+                assert (len(payloads), messages, used) == (count, count, len(read))
                 go_on = inbox.received_binary(payloads, messages, used, False)
                 del payloads
             else:
@@ -491,6 +501,33 @@ def test_a_full_inbox_is_full_of_memory_and_not_of_bytes(size: int, quick: bool)
         tracemalloc.stop()
     assert inbox._paused
     assert used_memory < 2 * inbox_module.BUDGET
+
+
+@pytest.mark.parametrize("opcode", [1, 2])
+def test_a_window_grows_while_it_is_filled_and_is_not_kept_by_a_few_bytes(opcode: int) -> None:
+    """Whatever it is filled with; it is used again when there is nothing in it that has to stay."""
+    inbox = Inbox()
+    inbox._windows = Windows()
+    sizes = []
+    for _ in range(6):
+        buffer = inbox.buffer()
+        sizes.append(len(buffer))
+        buffer[:] = b"x" * len(buffer)
+        inbox.received([frames.Piece(opcode, memoryview(buffer), True)], len(buffer), False)
+    assert sizes == [64 * 1024 << step for step in range(4)] + [LARGEST, LARGEST]
+    window = inbox.buffer()
+    inbox.received([frames.Piece(2, memoryview(window)[2:5], True)], LARGEST // 2, False)
+    inbox.received_binary([memoryview(window)[2:5]], 1, LARGEST // 2, False)
+    assert inbox.buffer() is window
+
+
+def test_a_message_counts_when_it_has_ended(pair: Pair) -> None:
+    """Not once for each read."""
+    frame = server_frame(2, b"x" * 1000)
+    pair.peer.sock.sendall(frame + frame[:500])
+    assert len(take(pair.inbox, 1496)) == 1496 and pair.inbox.stream.messages == 1
+    pair.peer.sock.sendall(frame[500:])
+    assert len(take(pair.inbox, 504)) == 504 and pair.inbox.stream.messages == 2
 
 
 def test_one_read_of_the_smallest_messages_never_overfills(loop: Loop) -> None:
@@ -513,7 +550,7 @@ def test_one_read_of_the_smallest_messages_never_overfills(loop: Loop) -> None:
         while messages < inbox.stream.messages:
             batch = inbox.get(WAIT)
             assert batch is not None
-            messages += len(batch.items[0]) if isinstance(batch.items[0], bytes) else len(batch.items)
+            messages += sum(len(item) if isinstance(item, bytes) else 1 for item in batch.items)
         assert messages == inbox_module.MAX_ITEMS + (LARGEST - 3) // 2
         connection.drop(EngineConnectionError("over"))
 

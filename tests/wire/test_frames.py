@@ -305,6 +305,25 @@ def test_data_is_handed_out_before_its_message_ends() -> None:
     assert parser.idle
 
 
+def test_the_quick_way() -> None:
+    """It is taken for reads of nothing but binary data, wherever that begins, and leaves all others alone."""
+    parser = FrameParser()
+    frame = server_frame(BINARY, b"x" * 200)
+    mixed = frame + server_frame(TEXT, b"t") + frame[:50]
+    assert parser.feed_binary(bytearray(mixed), 0, len(mixed)) == ([], 0, 0)
+    assert len(parser.feed(mixed)[0]) == 3
+    rest = bytearray(frame[50:] + frame + frame[:30])
+    payloads, messages, position = parser.feed_binary(rest, 0, len(rest))
+    assert (list(map(len, payloads)), messages, position) == ([154, 200, 26], 2, len(rest))
+    # A header that is cut is the parser's.
+    rest = bytearray(frame[30:] + frame[:3])
+    assert parser.feed_binary(rest, 0, len(rest)) == ([], 0, 0)
+    assert parser.feed(rest) == ([(BINARY, b"x" * 174, True)], len(rest))
+    assert parser.feed_binary(bytearray(frame[3:]), 0, len(frame) - 3) == ([], 0, 0)
+    assert parser.feed(frame[3:]) == ([(BINARY, b"x" * 200, True)], len(frame) - 3)
+    assert parser.feed_binary(bytearray(frame), 0, len(frame))[1:] == (1, len(frame))
+
+
 def test_idle_between_messages_only() -> None:
     """At no byte within a message, its fragments or a control frame is the parser idle."""
     for frame in (

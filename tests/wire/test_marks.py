@@ -266,7 +266,9 @@ def test_a_cut_at_any_byte_is_seen(writes: list[tuple[int, int]], data: st.DataO
 
 @settings(deadline=None)
 @given(
-    before=st.text(alphabet="edtnDT", max_size=12),
+    before=st.builds(
+        "".join, st.tuples(st.sampled_from(["", "eeeee", "eeee", "t eeeee"]), st.text("edtnDT", max_size=9))
+    ),
     messages=st.integers(0, 3),
     unfinished=st.booleans(),
     after=st.text(alphabet="edtn", max_size=8),
