@@ -260,6 +260,7 @@ _LIVES = {
         "call": "worker.trigger({'function_id': 'engine::functions::list', 'payload': {}})",
         "leave": "worker.shutdown()",
     },
+    "websocket_client": {"connect": "import websocket", "call": "", "leave": ""},
     "nothing": {"connect": "", "call": "", "leave": ""},
 }
 

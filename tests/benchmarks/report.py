@@ -30,11 +30,12 @@ class Spread(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """How a goal stands; ``spread`` is ``None`` when it was not measured."""
+    """How a goal stands, and where its bound is; a spread is ``None`` when it was not measured."""
 
     goal: Goal
     ours: str
     spread: Optional[Spread]
+    bound: Optional[Spread]
 
     @property
     def met(self) -> Optional[bool]:
@@ -48,34 +49,36 @@ class Verdict(NamedTuple):
         """Whether every round says the same."""
         if self.spread is None:
             return False
-        bound = self.goal.factor
-        return not self.spread.least < bound < self.spread.greatest
+        return not self.spread.least < self.goal.factor < self.spread.greatest
 
     def __str__(self) -> str:
         goal = self.goal
-        bound = f"{'≥' if goal.at_least else '≤'} {goal.factor:g}"
+        wanted = f"{'≥' if goal.at_least else '≤'} {goal.factor:g}"
         what = f"{goal.row}, {goal.figure}: {self.ours}"
-        what += f" {bound}" if goal.other is None else f" {bound} x {goal.other}"
+        what += f" {wanted}" if goal.other is None else f" {wanted} x {goal.other}"
         state = {None: "not measured", True: "met", False: "NOT met"}[self.met]
         doubt = "" if self.spread is None or self.certain else ", within the spread"
-        return f"{what:<88} {str(self.spread or '-'):<24} {state}{doubt}"
+        limit = "" if self.bound is None else f"; {goal.bound}: {self.bound}"
+        return f"{what:<88} {str(self.spread or '-'):<24} {state}{doubt}{limit}"
 
 
 def judge(goal: Goal, measured: dict[str, Measured]) -> Verdict:
     """Compare one goal with what was measured: ratios of the same round."""
-    row = measured.get(goal.row)
-    if row is not None:
-        for label in goal.ours:
-            ours = row.samples.get(label)
-            if not ours:
-                continue
-            if goal.other is None:
-                return Verdict(goal, label, Spread.of(figures[goal.figure] for figures in ours))
-            others = row.samples.get(goal.other)
-            if others:
-                ratios = [mine[goal.figure] / theirs[goal.figure] for mine, theirs in zip(ours, others)]
-                return Verdict(goal, label, Spread.of(ratios))
-    return Verdict(goal, goal.ours[0], None)
+    bound = _ratio(goal, goal.bound, measured) if goal.bound else None
+    for label in goal.ours:
+        spread = _ratio(goal, label, measured)
+        if spread is not None:
+            return Verdict(goal, label, spread, bound)
+    return Verdict(goal, goal.ours[0], None, bound)
+
+
+def _ratio(goal: Goal, label: str, measured: dict[str, Measured]) -> Optional[Spread]:
+    """What one contestant reaches of that which the goal is about."""
+    samples = measured[goal.row].samples if goal.row in measured else {}
+    figures = [each[goal.figure] for each in samples.get(label, [])]
+    if goal.other is not None:
+        figures = [mine / theirs[goal.figure] for mine, theirs in zip(figures, samples.get(goal.other, []))]
+    return Spread.of(figures) if figures else None
 
 
 def as_text(measured: dict[str, Measured], verdicts: list[Verdict], notes: list[str]) -> str:
@@ -124,6 +127,7 @@ def as_json(measured: dict[str, Measured], verdicts: list[Verdict], about: dict[
                 **vars(verdict.goal),
                 "ours": verdict.ours,
                 "measured": verdict.spread._asdict() if verdict.spread else None,
+                "bound reaches": verdict.bound._asdict() if verdict.bound else None,
                 "met": verdict.met,
                 "certain": verdict.certain,
             }

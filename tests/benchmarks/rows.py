@@ -48,6 +48,7 @@ class Goal:
         other: Whom to compare with; ``None`` for a goal in absolute terms.
         factor: The bound.
         at_least: Whether larger is better.
+        bound: A contestant that does less than a client must, held against the same: nobody can be better.
     """
 
     row: str
@@ -56,11 +57,14 @@ class Goal:
     other: Optional[str]
     factor: float
     at_least: bool = True
+    bound: Optional[str] = None
 
 
 _BEST = ("ours, C mask", "ours, numpy mask")
 
 _TCP = Contestant("raw TCP", "bare")
+_MASKED = Contestant("raw TCP, masked", "bare", "masked", "c")
+_THREADED = Contestant("raw TCP, thread and copy", "bare", "threaded")
 _WEBSOCKET_CLIENT = Contestant("websocket-client", "websocket_client")
 _SDK = Contestant("iii-sdk, own loop", "sdk")
 _SDK_SYNC = Contestant("iii-sdk, sync caller", "sdk", "sync")
@@ -73,16 +77,17 @@ def _ours(mode: str = "", suffix: str = "") -> list[Contestant]:
 
 def _peer_row(what: str, name: str, size: int) -> Row:
     if what == "write":
-        ours = _ours()
+        ours, bound = _ours(), _MASKED
     else:
         modes = ["readinto", "iterate", "read", "copyfileobj"]
         ours = [Contestant(f"ours, {mode}", "ours", mode) for mode in modes]
+        bound = _THREADED
     title = f"write({name}) to a fast peer" if what == "write" else f"read {name} frames of a fast peer"
     return Row(
         f"{what}-{name.lower()}",
         title,
         "MB/s",
-        [*ours, _SDK, _SDK_SYNC, _WEBSOCKET_CLIENT, _TCP],
+        [*ours, _SDK, _SDK_SYNC, _WEBSOCKET_CLIENT, _TCP, *([bound] if size >= 64 * 1024 else [])],
         partial(_peer, what=what, size=size),
     )
 
@@ -165,7 +170,11 @@ ROWS: list[Row] = [
         "channels-engine",
         "1, 8, 64 channels at once through the engine, write(64K), all together",
         "MB/s",
-        [*_many("ours", "ours", [1, 8, 64]), *_many("sdk", "iii-sdk", [1, 64], "")],
+        [
+            *_many("ours", "ours", [1, 8, 64]),
+            *_many("sdk", "iii-sdk", [1, 64], ""),
+            Contestant("premasked frames x64", "bare", "premasked", channels=64),
+        ],
         partial(_engine, size=64 * 1024),
         verified=False,
         engine=True,
@@ -260,7 +269,12 @@ ROWS: list[Row] = [
         "life",
         "a small worker: connected, first result, exit",
         "exit ms",
-        [Contestant("ours", "ours"), Contestant("iii-sdk", "sdk"), Contestant("bare interpreter", "nothing")],
+        [
+            Contestant("ours", "ours"),
+            Contestant("iii-sdk", "sdk"),
+            Contestant("import websocket", "websocket_client"),
+            Contestant("bare interpreter", "nothing"),
+        ],
         _life,
         verified=False,
         engine=True,
@@ -270,10 +284,10 @@ ROWS: list[Row] = [
 
 def _write_goals(row: str) -> list[Goal]:
     return [
-        Goal(row, "MB/s", _BEST, "raw TCP", 0.6),
+        Goal(row, "MB/s", _BEST, "raw TCP", 0.6, bound=_MASKED.label),
         Goal(row, "MB/s", ("ours, Python mask",), "raw TCP", 0.1),
-        Goal(row, "MB/s", _BEST, "iii-sdk, own loop", 1.5),
-        Goal(row, "MB/s", _BEST, "iii-sdk, sync caller", 4.0),
+        Goal(row, "MB/s", _BEST, "iii-sdk, own loop", 1.5, bound=_MASKED.label),
+        Goal(row, "MB/s", _BEST, "iii-sdk, sync caller", 4.0, bound=_MASKED.label),
     ]
 
 
@@ -281,17 +295,17 @@ def _read_goals(row: str) -> list[Goal]:
     goals = []
     for label, share in (("ours, readinto", 0.5), ("ours, iterate", 0.4)):
         goals += [
-            Goal(row, "MB/s", (label,), "raw TCP", share),
-            Goal(row, "MB/s", (label,), "iii-sdk, own loop", 1.5),
-            Goal(row, "MB/s", (label,), "iii-sdk, sync caller", 4.0),
+            Goal(row, "MB/s", (label,), "raw TCP", share, bound=_THREADED.label),
+            Goal(row, "MB/s", (label,), "iii-sdk, own loop", 1.5, bound=_THREADED.label),
+            Goal(row, "MB/s", (label,), "iii-sdk, sync caller", 4.0, bound=_THREADED.label),
         ]
     return goals
 
 
 GOALS: list[Goal] = [
     Goal("engine-64k", "MB/s", _BEST, "iii-sdk, own loop", 1.3),
-    Goal("engine-1m", "MB/s", _BEST, "iii-sdk, own loop", 1.7),
-    Goal("engine-1m", "MB/s", _BEST, "Rust SDK", 1.3),
+    Goal("engine-1m", "MB/s", _BEST, "iii-sdk, own loop", 1.7, bound="premasked frames"),
+    Goal("engine-1m", "MB/s", _BEST, "Rust SDK", 1.3, bound="premasked frames"),
     Goal("engine-1m", "MB/s", _BEST, "premasked frames", 0.85),
     *_write_goals("write-64k"),
     *_write_goals("write-1m"),
@@ -302,14 +316,14 @@ GOALS: list[Goal] = [
     Goal("busy-read-64k", "MB/s", ("ours",), "iii-sdk, own loop", 5.0),
     Goal("engine-100", "messages/s", ("ours, unbuffered",), "iii-sdk, own loop", 1.5),
     Goal("engine-100", "messages/s", ("ours, makefile",), "iii-sdk, own loop", 10.0),
-    Goal("engine-64k", "cpu ns/B", _BEST, "iii-sdk, own loop", 0.6, at_least=False),
-    Goal("engine-1m", "cpu ns/B", _BEST, "iii-sdk, own loop", 0.6, at_least=False),
+    Goal("engine-64k", "cpu ns/B", _BEST, "iii-sdk, own loop", 0.6, at_least=False, bound="premasked frames"),
+    Goal("engine-1m", "cpu ns/B", _BEST, "iii-sdk, own loop", 0.6, at_least=False, bound="premasked frames"),
     Goal("rpc-1", "p50 µs", ("ours",), "iii-sdk", 0.6, at_least=False),
     Goal("rpc-16", "calls/s", ("ours",), "iii-sdk", 1.8),
     Goal("rpc-1", "cpu µs/call", ("ours",), "iii-sdk", 0.4, at_least=False),
-    Goal("channels-engine", "MB/s", ("ours x64",), "ours x1", 0.8),
-    Goal("channels-read", "MB/s", ("ours x64",), "ours x1", 0.8),
+    Goal("channels-engine", "MB/s", ("ours x64",), "ours x1", 0.8, bound="premasked frames x64"),
+    Goal("channels-read", "MB/s", ("ours x64",), "ours x1", 0.8, bound="raw TCP x64"),
     Goal("import", "import ms", ("ours",), "websocket-client", 1.3, at_least=False),
-    Goal("life", "RSS MB", ("ours",), None, 22.0, at_least=False),
+    Goal("life", "RSS MB", ("ours",), None, 22.0, at_least=False, bound="import websocket"),
     Goal("life", "threads", ("ours",), None, 2.0, at_least=False),
 ]

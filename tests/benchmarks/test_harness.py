@@ -40,8 +40,9 @@ def row(name: str, *labels: str) -> Row:
 @pytest.mark.parametrize(
     ("name", "labels"),
     [
-        ("write-64k", ["ours, Python mask", "websocket-client", "raw TCP"]),
+        ("write-64k", ["ours, Python mask", "websocket-client", "raw TCP", "raw TCP, masked"]),
         ("read-64k", ["ours, readinto", "ours, iterate", "ours, read", "ours, copyfileobj", "raw TCP"]),
+        ("read-1m", ["raw TCP, thread and copy"]),
         ("write-100", ["ours, makefile"]),
         ("engine-64k", ["ours, Python mask", "premasked frames"]),
         ("tls-write", ["ours", "raw TCP"]),
@@ -50,7 +51,7 @@ def row(name: str, *labels: str) -> Row:
         ("rpc-16", ["ours"]),
         ("channels-read", ["ours x1", "ours x8"]),
         ("import", ["ours", "websocket-client"]),
-        ("life", ["ours"]),
+        ("life", ["ours", "import websocket"]),
     ],
 )
 def test_everything_measures(peers: Peers, name: str, labels: list[str]) -> None:
@@ -97,6 +98,9 @@ def test_ratios_are_of_the_same_round() -> None:
     assert verdict.spread == (2.0, 2.0, 3.0)
     assert verdict.met is False
     assert not verdict.certain
+    assert verdict.bound is None
+    verdict = report.judge(Goal("write-64k", "x", ("a",), "b", 2.5, bound="a"), {"write-64k": result})
+    assert verdict.bound == verdict.spread and str(verdict).endswith("; a: 2 (2–3)")
     assert report.judge(Goal("write-64k", "x", ("missing",), "b", 2.5), {"write-64k": result}).met is None
 
 
@@ -104,7 +108,7 @@ def test_goals_name_what_exists() -> None:
     """A goal whose row or contestant was renamed would never be measured again."""
     labels = {each.name: {who.label for who in each.contestants} for each in ROWS}
     for goal in GOALS:
-        assert {*goal.ours, *([goal.other] if goal.other else [])} <= labels[goal.row], goal
+        assert {*goal.ours, goal.other, goal.bound} - {None} <= labels[goal.row], goal
 
 
 def test_the_plot_has_a_bar_for_everybody() -> None:
