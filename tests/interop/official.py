@@ -98,9 +98,11 @@ class Peer:
     async def run(self, setup: str, code: str, result: str) -> Any:
         """Run a piece of a program, with a worker of its own; the value of ``result`` is its outcome."""
         # The default name is that of the process, which has a worker of that name already.
-        options = iii.InitOptions(worker_name=uuid.uuid4().hex)
-        names: dict[str, Any] = {"worker": await asyncio.to_thread(iii.register_worker, None, options)}
+        name = uuid.uuid4().hex
+        worker = await asyncio.to_thread(iii.register_worker, None, iii.InitOptions(worker_name=name))
+        names: dict[str, Any] = {"worker": worker}
         try:
+            await _until_registered(worker, name)
             await _run(setup, names)
             await _run(code, names)
             await _run(f"_result = {result}", names)
@@ -109,6 +111,15 @@ class Peer:
             # Shutting it down twice hangs.
             if names["worker"].get_connection_state() != "disconnected":
                 await asyncio.to_thread(names["worker"].shutdown)
+
+
+async def _until_registered(worker: Any, name: str) -> None:
+    """The SDK counts as connected before it has said its name, and until then engines hold what it registers back."""
+    while True:
+        found = await worker.trigger_async({"function_id": "engine::workers::list", "payload": {}})
+        if any(each.get("name") == name for each in found["workers"]):
+            return
+        await asyncio.sleep(0.01)
 
 
 async def _run(code: str, names: dict[str, Any]) -> None:
