@@ -33,6 +33,7 @@ __all__ = [
     "FrameParser",
     "Piece",
     "TextAssembler",
+    "binary_pieces",
     "close_frame",
     "encode_frame",
     "encode_message",
@@ -249,6 +250,11 @@ split_in_c: bool = split_binary is not _split_in_python
 """Whether it is the C extension that splits."""
 
 
+def binary_pieces(payloads: list[memoryview], messages: int) -> list[Piece]:
+    """Return binary data as pieces, of which the first ``messages`` end one."""
+    return [_new_tuple(Piece, (BINARY, payload, index < messages)) for index, payload in enumerate(payloads)]
+
+
 class FrameParser:
     """Incremental parser of the frames that a server sends.
 
@@ -267,7 +273,6 @@ class FrameParser:
         self.control: bool = False
         self._head = bytearray()  # an unfinished header
         self.left: int = 0
-        self._plain = True  # between two messages, or in the last frame of a binary one
         self._end = True  # whether the current frame ends its message
         self._opcode = 0  # of the current frame, continuations resolved
         self._message = 0  # opcode of an unfinished fragmented message
@@ -291,7 +296,7 @@ class FrameParser:
             message, all or all but the last; and where what follows begins. Without payloads nothing was parsed, and
             :meth:`feed` must be.
         """
-        if self._plain and (self.left or buffer[start] == _WHOLE_BINARY):
+        if (self.left or buffer[start] == _WHOLE_BINARY) and self._is_plain():
             payloads, position, left, messages = split_binary(buffer, start, stop, self.left, MAX_PIECES)
             # What is read together stays together: it costs its consumer one item of the queue.
             if position == stop or len(payloads) >= MAX_PIECES:
@@ -328,9 +333,7 @@ class FrameParser:
                     payloads, position, left, messages = split_binary(view, position, size, self.left, most)
                     if position > begin:
                         self._in_binary(left)
-                        pieces += [_new_tuple(Piece, (BINARY, payload, True)) for payload in payloads]
-                        if messages < len(payloads):
-                            pieces[-1] = pieces[-1]._replace(end=False)
+                        pieces += binary_pieces(payloads, messages)
                         continue
                 if not self.left:
                     if self._head or size - position < _LONGEST_HEADER:
@@ -347,10 +350,12 @@ class FrameParser:
         except FrameError as exc:
             self.error = exc
             position = size
-        self._plain = self._is_plain() and self.error is None and not self.closed
         return pieces, position
 
     def _is_plain(self) -> bool:
+        """Whether what follows may be split: it is between two messages, or in the last frame of a binary one."""
+        if self.closed or self.error is not None:
+            return False
         return bool(self.left and self._end and self._opcode == BINARY) or self.idle
 
     def _read_header(self, view: memoryview, position: int) -> int:

@@ -46,15 +46,10 @@ class StreamEnd:
     def pieces(self, pieces: Iterable[Piece]) -> None:
         """Take note of pieces of data messages."""
         for opcode, payload, end in pieces:
-            if payload and not self._counting:  # nearly always, and nothing is to be decided then
-                self.messages += end
-                self._partial = self._open = not end
-                self._last_empty = False
-            else:
-                self.piece(opcode, len(payload), end)
+            self.piece(opcode, len(payload), end)
 
     def data(self, messages: int, unfinished: bool) -> None:
-        """Take note of binary data, none of it empty, with the end of so many messages.
+        """Take note of binary data, none of it empty, with the end of so many messages: all that most reads bring.
 
         Args:
             messages: How many.

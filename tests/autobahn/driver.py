@@ -42,8 +42,7 @@ class Receiver:
         return self._buffer
 
     def received_binary(self, payloads: list[memoryview], messages: int, size: int, more: bool) -> bool:
-        pieces = [frames.Piece(frames.BINARY, payload, index < messages) for index, payload in enumerate(payloads)]
-        return self.received(pieces, size, more)
+        return self.received(frames.binary_pieces(payloads, messages), size, more)
 
     def received(self, pieces: list[frames.Piece], size: int, more: bool) -> bool:
         assert self._connection is not None

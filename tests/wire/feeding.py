@@ -28,7 +28,7 @@ def feed_read(parser: frames.FrameParser, data: bytes) -> list[frames.Piece]:
         payloads, messages, used = parser.feed_binary(buffer, used, len(data))
         assert len(payloads) <= frames.MAX_PIECES and all(payloads)
         assert messages in (len(payloads), max(0, len(payloads) - 1))
-        pieces += [frames.Piece(frames.BINARY, payload, index < messages) for index, payload in enumerate(payloads)]
+        pieces += frames.binary_pieces(payloads, messages)
         if not payloads:
             break
     while used < len(data):
