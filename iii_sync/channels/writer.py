@@ -407,6 +407,7 @@ class ChannelWriter(End):
         stalled: Optional[Callable[[], None]] = self._stalled
         while self._outgoing.room < size and not connection.push(deadline) and self._outgoing.room < size:
             stalled = connection.wait_writable(deadline, stalled)
+        self._outgoing.handed_on()
 
     def _send_now(self, data: bytes, timeout: Optional[float]) -> None:
         connection = self._connected(self._ending)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from iii_sync import errors, register_worker
 from iii_sync.channels.outgoing import Outgoing, opening_mark
 from iii_sync.channels.writer import ChannelWriter
+from iii_sync.net.connection import Connection
 from iii_sync.net.loop import Loop
 from iii_sync.wire import frames
 from iii_sync.wire.frames import MAX_FRAME
@@ -370,6 +371,35 @@ def test_writes_join_where_sending_is_slow() -> None:
     data = [payload for _, payload in sink.messages[5:-1]]
     assert b"".join(data) == b"first" + bytes(200 * 16 * 1024)
     assert len(data) < 100
+
+
+def test_waiting_for_room_is_no_pause_of_the_writer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a socket that was full for long a stream under load goes on with frames as large as before."""
+    sink = Sink(pause=0.01)
+    waits: list[float] = []
+    original = Connection.wait_writable
+
+    def wait_writable(self: Connection, *args: Any) -> Any:
+        begin = time.monotonic()
+        try:
+            return original(self, *args)
+        finally:
+            waits.append(time.monotonic() - begin)
+
+    monkeypatch.setattr(Connection, "wait_writable", wait_writable)
+    with raw_server(sink.serve) as server, register_worker(server.url) as worker:
+        writer = worker.open_ref(REF)
+        assert isinstance(writer, ChannelWriter)
+        with writer:
+            for _ in range(800):
+                writer.write(bytes(64 * 1024))
+        assert sink.done.wait(WAIT)
+    full = sum(wait > 0.002 for wait in waits)
+    assert full > 10, "the socket was hardly ever full"
+    sizes = [len(payload) for _, payload in sink.messages[5:-1]]
+    assert sum(sizes) == 800 * 64 * 1024
+    # Whatever else keeps this process waiting for longer than a pause, it does not do so each time.
+    assert sum(size < 256 * 1024 for size in sizes[6:]) < full, sizes
 
 
 @pytest.mark.parametrize("seed", range(4))
