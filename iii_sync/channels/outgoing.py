@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import Optional
+from typing import Callable, Optional
 
 from ..wire import frames
+from ..wire.growing import Growing
 from ..wire.marks import OPENING
 
 __all__ = ["LATER", "Outgoing", "opening_mark"]
@@ -37,29 +38,43 @@ class Outgoing:
     :data:`~iii_sync.wire.frames.MAX_FRAME` bytes grows while another one leaves; the memory for a second one is taken
     when something is written while the first has not left yet.
 
-    A :class:`~iii_sync.net.connection.Source`. Belongs to the holder of the connection's turn; the connection
-    keeps it, so it must not know the writer, which could not be collected then.
+    A :class:`~iii_sync.net.connection.Source`. Belongs to the holder of the connection's turn, but for :attr:`join`,
+    :attr:`joined` and :meth:`end`; the connection keeps it, so it must not know the writer, which could not be
+    collected then.
 
     Args:
         marked: Whether the stream begins with the opening mark.
 
     Attributes:
         opened: Whether the opening mark is on its way, or there is none.
-        room: How many bytes still fit into the growing frame.
         due: When the growing frame must leave, on the clock of :func:`time.monotonic`; ``None`` when it is empty.
+        join: ``join(data)`` adds ``data`` to a frame that was left growing, and returns how many bytes; 0 for what has
+            to be added with the turn. Any thread; does not block, and cannot be interrupted with half of it done.
     """
 
     def __init__(self, marked: bool) -> None:
         self.opened: bool = not marked
-        self.room: int = frames.MAX_FRAME
         self.due: Optional[float] = None
+        self._growing = Growing(time.monotonic, _PAUSE)
+        self.join: Callable[[object], int] = self._growing.join
         self._frames = [bytearray(), bytearray()]
         self._at = 0  # where the growing frame is
         self._leaving = 0  # where the frame is that next() gave out, which stays as it is until that is called again
-        self._size = 0  # payload bytes in the growing frame
         self._key = b""
         self._load = 0
-        self._last = 0.0  # when the last bytes were added, or handed on
+        self._last = 0.0  # when the last bytes were added, or handed on; later ones may have joined
+
+    @property
+    def joined(self) -> int:
+        """How many bytes have ever joined."""
+        return self._growing.joined
+
+    @property
+    def room(self) -> int:
+        """How many bytes still fit into the growing frame; none join it from now on."""
+        self._growing.shut()
+        used = self._growing.used
+        return max(0, _JOINED - used) if used else frames.MAX_FRAME
 
     def add(self, piece: memoryview) -> bool:
         """Append bytes to the growing frame; there must be room for them.
@@ -67,10 +82,12 @@ class Outgoing:
         Returns:
             Whether the frame should leave now. If not, it must leave at :attr:`due`.
         """
+        growing = self._growing
+        growing.shut()
+        used, size = growing.used, len(piece)
         now = time.monotonic()
-        if now - self._last > _PAUSE:
+        if now - max(self._last, growing.last) > _PAUSE:
             self._load = 0
-        used, size = self._size, len(piece)
         at = _AT + used
         if not used:
             self._key = frames.new_key()
@@ -80,13 +97,13 @@ class Outgoing:
             frame = self._grow(at + size)
         frames.mask_into(frame, at, piece, self._key, used)
         self._last = now
-        idle = not used and self._load <= _LOAD
-        self._load += size if size > _LEAST else _LEAST
-        used += size
-        room = _JOINED - used
-        self.room = room if room > 0 else 0
-        self._size = used  # last: an interruption before it leaves the frame as it was
-        return idle or size > room
+        growing.used = used + size  # last: an interruption before it leaves the frame as it was
+        return used + 2 * size > _JOINED or (not used and self._load <= _LOAD)
+
+    def leave_open(self) -> None:
+        """Let writes join what is growing, until the next look at it."""
+        if self.room and self._growing.used:
+            self._growing.open(self._frames[self._at], _AT, _JOINED, self._key)
 
     def handed_on(self) -> None:
         """Note that what was added has been sent, or its sending arranged.
@@ -97,7 +114,9 @@ class Outgoing:
 
     def next(self) -> Optional[memoryview]:
         """Return the frame that was growing, behind the opening mark if that is still to come."""
-        size = self._size
+        growing = self._growing
+        growing.shut()
+        size = growing.used
         if not size:
             self._at = self._leaving  # it has left, and is in the cache still: the next frame grows there
             return None
@@ -110,15 +129,20 @@ class Outgoing:
             frame[begin - len(mark) : begin] = mark
             begin -= len(mark)
         self._leaving, self._at = self._at, 1 - self._at
-        self._size = 0
-        self.room = frames.MAX_FRAME
+        growing.used = 0
+        self._load += max(size, _LEAST)
         self.due = None
         return memoryview(frame)[begin : _AT + size]
 
+    def end(self) -> None:
+        """Let nothing join any more: the stream is over, or broken. Any thread."""
+        self._growing.end()
+
     def clear(self) -> None:
         """Let the frames go: the connection is closed, and what refers to them may live until the next collection."""
+        self._growing.shut()
+        self._growing.used = 0
         self._frames = [bytearray(), bytearray()]
-        self._size = 0
         self.due = None
 
     def last_words(self) -> bytes:
@@ -129,7 +153,7 @@ class Outgoing:
         # A new one: the old one may be under way, and cannot be resized then.
         frame = self._frames[self._at]
         larger = bytearray(min(max(size, 2 * len(frame)), _AT + frames.MAX_FRAME))
-        used = _AT + self._size
+        used = _AT + self._growing.used
         larger[_AT:used] = memoryview(frame)[_AT:used]
         self._frames[self._at] = larger
         return larger

@@ -73,7 +73,7 @@ class ChannelWriter(End):
         # The rest belongs to the holder of the connection's turn.
         self._outgoing = Outgoing(marks)
         self._ending = _Ending(self._outgoing)
-        self._sent = 0
+        self._sent = 0  # bytes, but for those that have joined others
         self._complained = False
 
     def writable(self) -> bool:
@@ -145,7 +145,7 @@ class ChannelWriter(End):
         Threads: Any.
         """
         self._check_open()
-        return self._sent
+        return self._sent + self._outgoing.joined
 
     def write(self, data: Buffer, /, *, timeout: Optional[float] = OWN_TIMEOUT) -> int:
         """Write all of ``data``: bytes, or any C-contiguous buffer.
@@ -172,6 +172,16 @@ class ChannelWriter(End):
         """
         if isinstance(data, str):
             raise TypeError("a bytes-like object is required, not 'str'; use makefile('w') for text")
+        if timeout is OWN_TIMEOUT:
+            # The short way, for what joins others under way: nothing to wait for, and nothing to let go of.
+            try:
+                size = self._outgoing.join(data)
+            except BaseException as exc:
+                # Ctrl-C behind it: the data may be in the stream, and whoever repeats them must not succeed.
+                self._fail(_cut_by(exc))
+                raise
+            if size:
+                return size
         view = as_bytes(data)
         try:
             self._enter()
@@ -288,6 +298,7 @@ class ChannelWriter(End):
                 if self._closed:
                     return
                 ours = self._closed = True
+                self._outgoing.end()
                 busy = self._others_write()
             if self._connection is None and self._handed_out:
                 return
@@ -333,6 +344,10 @@ class ChannelWriter(End):
         self._owner.end_is_over(self)
 
     # --- inside ----------------------------------------------------------------------------------------
+
+    def _fail(self, error: BaseException) -> None:
+        self._outgoing.end()
+        super()._fail(error)
 
     def _enter(self) -> None:
         self._check_process()
@@ -401,6 +416,7 @@ class ChannelWriter(End):
             begun.clear()
             connection.linger(deadline)
             outgoing.handed_on()
+        outgoing.leave_open()
 
     def _make_room(self, connection: Connection, size: int, deadline: Deadline) -> None:
         """Wait until ``size`` bytes fit into the growing frame, with the turn."""
@@ -431,11 +447,7 @@ class ChannelWriter(End):
         if connection.error is not None and not isinstance(exc, (TimeoutError, KeyboardInterrupt)):
             self._fail(self._explained(as_channel_error(connection.error, "the stream broke")))
         elif not undisturbed:
-            self._fail(
-                ChannelAbortedError(
-                    f"an earlier write was cut in the middle ({type(exc).__name__}): the stream is broken"
-                )
-            )
+            self._fail(_cut_by(exc))
         if isinstance(exc, TimeoutError) and not isinstance(exc, IIISyncError):
             raise WriteTimeout(self._timeout_message(connection, exc)) from None
         if isinstance(exc, EngineConnectionError):
@@ -570,7 +582,13 @@ class _Ending:
 
     def ended(self, error: Optional[BaseException], close: Optional[frames.CloseReason]) -> None:
         self.error, self.close = error, close
+        self._outgoing.end()
         self.over.set()
+
+
+def _cut_by(exc: BaseException) -> ChannelAbortedError:
+    """Return what to say from then on in a stream of which ``exc`` has interrupted a write."""
+    return ChannelAbortedError(f"an earlier write was cut in the middle ({type(exc).__name__}): the stream is broken")
 
 
 _CURE = "Nobody may be reading: start the reading function first, with submit() or open()"

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import random
+import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any, Callable
+from typing import Any, Callable, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iii_sync import errors, register_worker
+from iii_sync import Worker, errors, register_worker
 from iii_sync.channels.outgoing import Outgoing, opening_mark
 from iii_sync.channels.writer import ChannelWriter
 from iii_sync.net.connection import Connection
 from iii_sync.net.loop import Loop
 from iii_sync.wire import frames
 from iii_sync.wire.frames import MAX_FRAME
+from iii_sync.wire.growing import Growing
 
 from ..net.test_connection import WAIT, Pair, loop
+from ..support.interrupts import Interrupter
 from ..support.rawserver import RawPeer, raw_server
+from ..support.threads import in_thread
 from ..wire.test_frames import server_decode
 
 __all__ = ["loop"]  # a fixture
@@ -137,6 +143,154 @@ class TestTheFrames:
         assert outgoing.last_words() == b""
         assert Outgoing(False).last_words() == b""
         assert len(opening_mark()) == 30
+
+
+needs_c = pytest.mark.skipif(
+    Growing.__module__ == "iii_sync.wire.growing",
+    reason="nothing joins without the C extension",
+)
+
+
+def with_room() -> Outgoing:
+    """One whose memory for a frame is larger than what is added next."""
+    outgoing = Outgoing(False)
+    outgoing.add(memoryview(bytes(MAX_FRAME)))
+    while outgoing.next():
+        pass
+    return outgoing
+
+
+class _OnlyWhenShut:
+    """What grows, whose size is asked for only by who has shut it."""
+
+    def __init__(self, growing: Growing) -> None:
+        self._growing = growing
+        self.open_now = False
+
+    @property
+    def used(self) -> int:
+        assert not self.open_now
+        return self._growing.used
+
+    @used.setter
+    def used(self, value: int) -> None:
+        self._growing.used = value
+
+    def open(self, *args: Any) -> None:
+        self._growing.open(*args)
+        self.open_now = True
+
+    def shut(self) -> None:
+        self._growing.shut()
+        self.open_now = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._growing, name)
+
+
+@needs_c
+class TestTheShortWay:
+    """Adding to a frame that was left open, without the turn."""
+
+    def test_it_is_open_while_something_grows(self) -> None:
+        """And not before, nor once it leaves, nor when it is full."""
+        outgoing = with_room()
+        assert outgoing.join(b"x") == 0
+        outgoing.leave_open()
+        assert outgoing.join(b"x") == 0
+        outgoing.add(memoryview(b"first "))
+        assert outgoing.join(b"x") == 0
+        outgoing.leave_open()
+        for data in (b"second ", bytearray(b"third")):
+            assert outgoing.join(data) == len(data)
+        found = outgoing.next()
+        assert found is not None
+        assert decoded(found) == [(2, b"first second third")]
+        assert outgoing.joined == len(b"second third")
+        assert outgoing.join(b"x") == 0
+        outgoing.leave_open()
+        assert outgoing.join(b"x") == 0
+        outgoing.add(memoryview(bytes(768 * 1024)))
+        outgoing.leave_open()
+        assert outgoing.join(b"x") == 0
+
+    def test_what_joined_counts(self) -> None:
+        """For the room that is left, and for where the next piece goes."""
+        outgoing = with_room()
+        outgoing.add(memoryview(bytes(1010)))
+        outgoing.leave_open()
+        assert outgoing.join(b"12345") == 5
+        assert outgoing.room == 768 * 1024 - 1015
+        assert outgoing.join(b"x") == 0, "who asked for the room relies on it"
+        outgoing.leave_open()
+        assert outgoing.join(b"6") == 1
+        outgoing.add(memoryview(b"7"))
+        outgoing.leave_open()
+        assert outgoing.join(b"8") == 1
+        found = outgoing.next()
+        assert found is not None
+        assert decoded(found) == [(2, bytes(1010) + b"12345678")]
+
+    def test_it_stops_where_writes_cease_to_join(self) -> None:
+        """At 768 KiB, whatever memory there is."""
+        outgoing = with_room()
+        outgoing.add(memoryview(b"x"))
+        outgoing.leave_open()
+        while outgoing.join(bytes(8 * 1024 - 1)):
+            pass
+        while outgoing.join(b"x"):
+            pass
+        assert outgoing.room == 0
+        found = outgoing.next()
+        assert found is not None
+        assert len(decoded(found)[0][1]) == 768 * 1024
+
+    def test_what_joins_is_no_pause(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A writer whose writes join is under load, and one that pauses between them is not."""
+        now = [100.0]
+        monkeypatch.setattr("iii_sync.channels.outgoing.time.monotonic", lambda: now[0])
+        outgoing = with_room()
+        assert not outgoing.add(memoryview(b"x"))
+        outgoing.leave_open()
+        for _ in range(10):
+            now[0] += 0.0009
+            assert outgoing.join(b"x") == 1
+        outgoing.next()
+        now[0] += 0.0009
+        assert not outgoing.add(memoryview(b"x"))
+        outgoing.leave_open()
+        now[0] += 0.0011
+        assert outgoing.join(b"x") == 0
+        outgoing.next()
+        assert outgoing.add(memoryview(b"x"))
+
+    def test_its_size_is_looked_at_when_it_is_shut(self) -> None:
+        """Else another thread could add to it behind that look, and what it added would be lost."""
+        outgoing = with_room()
+        outgoing._growing = watched = cast(Any, _OnlyWhenShut(outgoing._growing))
+        looks: list[Callable[[], object]] = [
+            lambda: outgoing.room,
+            lambda: outgoing.add(memoryview(b"x")),
+            outgoing.leave_open,
+            outgoing.next,
+            outgoing.clear,
+        ]
+        for look in looks:
+            outgoing.add(memoryview(b"x"))
+            outgoing.leave_open()
+            assert watched.open_now
+            look()
+
+    @pytest.mark.parametrize("end", ["end", "clear"])
+    def test_the_end(self, end: str) -> None:
+        """Nothing joins a stream that is over, however often it is left open."""
+        outgoing = with_room()
+        outgoing.add(memoryview(b"first"))
+        outgoing.leave_open()
+        getattr(outgoing, end)()
+        assert outgoing.join(b"x") == 0
+        outgoing.leave_open()
+        assert outgoing.join(b"x") == 0
 
 
 class Joining(Pair):
@@ -400,6 +554,246 @@ def test_waiting_for_room_is_no_pause_of_the_writer(monkeypatch: pytest.MonkeyPa
     assert sum(sizes) == 800 * 64 * 1024
     # Whatever else keeps this process waiting for longer than a pause, it does not do so each time.
     assert sum(size < 256 * 1024 for size in sizes[6:]) < full, sizes
+
+
+def quick_writer(worker: Worker, channel_id: str = "c") -> ChannelWriter:
+    """A writer under load, whose frame grows: its writes go the short way."""
+    writer = worker.open_ref({**REF, "channel_id": channel_id})
+    assert isinstance(writer, ChannelWriter)
+    end = time.monotonic() + WAIT
+    before = -1
+    while writer._outgoing.joined == before or before <= 0:
+        before = writer._outgoing.joined
+        writer.write(b"warm")
+        assert time.monotonic() < end
+    return writer
+
+
+@needs_c
+@pytest.mark.parametrize("pause", [0.0, 0.01])
+def test_records_of_many_threads_stay_whole(pause: float) -> None:
+    """What one call writes stays together, the calls of one thread in order, whichever way each of them goes."""
+    sink = Sink(pause)
+    threads, each = 6, 4000
+    with raw_server(sink.serve) as server, register_worker(server.url) as worker:
+        writer = worker.open_ref(REF)
+        assert isinstance(writer, ChannelWriter)
+
+        def write(mark: int) -> int:
+            source = random.Random(mark)
+            total = 0
+            for number in range(each):
+                body = bytes([mark]) * source.choice([0, 0, 10, 500, 20_000 if number % 50 == 0 else 1])
+                record = len(body).to_bytes(4, "big") + bytes([mark]) + number.to_bytes(4, "big") + body
+                total += writer.write(record)
+            return total
+
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(1e-5)
+        try:
+            with writer:
+                totals = [in_thread(lambda mark=mark: write(mark)) for mark in range(threads)]  # type: ignore[misc]
+                written = sum(total() for total in totals)
+        finally:
+            sys.setswitchinterval(before)
+        assert writer._outgoing.joined > written / 20, "hardly any went the short way"
+        assert sink.done.wait(WAIT)
+    data, position = b"".join(payload for _, payload in sink.messages), 0
+    assert len(data) == written
+    numbers = [0] * threads
+    while position < len(data):
+        size, mark = int.from_bytes(data[position : position + 4], "big"), data[position + 4]
+        assert int.from_bytes(data[position + 5 : position + 9], "big") == numbers[mark]
+        assert data[position + 9 : position + 9 + size] == bytes([mark]) * size
+        numbers[mark] += 1
+        position += 9 + size
+    assert numbers == [each] * threads
+
+
+@needs_c
+def test_text_keeps_its_place_among_quick_writes() -> None:
+    """It goes behind all that was written before it, and before all that is written after it."""
+    sink = Sink()
+    with raw_server(sink.serve) as server, register_worker(server.url) as worker:
+        with quick_writer(worker) as writer:
+            warm = writer.tell()
+            for number in range(300):
+                for _ in range(number % 7):
+                    writer.write(b"%03d" % number)
+                writer.send_message(f"{number:03}")
+        assert sink.done.wait(WAIT)
+    seen, data = bytearray(), b""
+    for opcode, payload in sink.messages:
+        if opcode == 1:
+            number = int(payload)
+            assert data == b"%03d" % number * (number % 7)
+            data = b""
+        else:
+            data += payload[max(0, warm - len(seen)) :]
+            seen += payload
+
+
+def pour(writer: ChannelWriter, begun: threading.Event) -> int:
+    """Write until that is refused; returns how many writes have returned."""
+    count = 0
+    try:
+        while True:
+            writer.write(b"0123456789")
+            count += 1
+            begun.set()
+    except (ValueError, errors.ChannelAbortedError):
+        return count
+
+
+@needs_c
+def test_a_close_beside_quick_writes_loses_nothing() -> None:
+    """Where ``close()`` succeeds, every write that returned is in the stream; all others raise."""
+    whole = 0
+    for round_number in range(40):
+        sink = Sink()
+        with raw_server(sink.serve) as server, register_worker(server.url) as worker:
+            writer = quick_writer(worker)
+            warm = writer.tell()
+            begun = threading.Event()
+            poured = in_thread(functools.partial(pour, writer, begun))
+            assert begun.wait(WAIT)
+            time.sleep(0.0003 * (round_number % 7))
+            try:
+                writer.close()
+            except errors.ChannelAbortedError:
+                poured()
+                continue
+            count = poured()
+            assert sink.done.wait(WAIT)
+        data = b"".join(payload for _, payload in sink.messages)
+        assert data[warm:] == b"0123456789" * count
+        whole += 1
+    assert whole, "each close() has met a write that had the turn"
+
+
+@needs_c
+def test_an_abort_ends_the_short_way() -> None:
+    """The next write raises at once, however open the frame was left."""
+    sink = Sink()
+    with raw_server(sink.serve) as server, register_worker(server.url) as worker:
+        writer = quick_writer(worker)
+        writer.abort()
+        with pytest.raises(ValueError, match="closed"):
+            writer.write(b"more")
+        writer = quick_writer(worker, "another")
+        writer._fail(errors.ChannelAbortedError("test"))
+        with pytest.raises(errors.ChannelAbortedError, match="test"):
+            writer.write(b"more")
+
+
+@needs_c
+def test_a_failed_close_ends_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream whose end could not be sent takes no more, neither while it is being dropped."""
+    sink = Sink()
+    with raw_server(sink.serve) as server, register_worker(server.url) as worker:
+        writer = quick_writer(worker)
+
+        def fail(deadline: Any) -> None:
+            raise errors.CloseTimeout("test")
+
+        monkeypatch.setattr(writer, "_finish", fail)
+        monkeypatch.setattr(writer._connection, "drop", lambda error: None)
+        with pytest.raises(errors.CloseTimeout):
+            writer.close()
+        with pytest.raises(ValueError, match="closed"):
+            writer.write(b"more")
+        monkeypatch.undo()
+        writer._fail(errors.ChannelAbortedError("test"))
+
+
+@needs_c
+def test_a_peer_that_is_gone_ends_the_short_way() -> None:
+    """As soon as that is known the next write raises, however much would still fit."""
+    go = threading.Event()
+
+    def serve(peer: RawPeer) -> None:
+        peer.read_request()
+        if not peer.path.startswith("/ws/channels/"):
+            peer.introduce()
+            peer.recv_frame()
+            return
+        peer.handshake()
+
+        def leave() -> None:
+            go.wait(WAIT)
+            peer.sock.shutdown(socket.SHUT_RDWR)
+
+        threading.Thread(target=leave, daemon=True).start()
+        while True:
+            peer.recv_frame()
+
+    with raw_server(serve) as server, register_worker(server.url) as worker:
+        writer = quick_writer(worker)
+        go.set()
+        assert writer._ending.over.wait(WAIT)
+        with pytest.raises(errors.ChannelBrokenError):
+            writer.write(b"more")
+
+
+@needs_c
+def test_a_timeout_of_its_own_is_looked_at() -> None:
+    """Also where nothing has to be waited for."""
+    sink = Sink()
+    with raw_server(sink.serve) as server, register_worker(server.url) as worker:
+        with quick_writer(worker) as writer:
+            with pytest.raises(ValueError, match="timeout=-1"):
+                writer.write(b"more", timeout=-1)
+            assert writer.write(b"more", timeout=5) == 4
+
+
+class _Call:
+    """A call that notes whether it raised: an interruption right before or behind it is raised here, not in there."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self._function = function
+        self.raised = False
+
+    def __call__(self) -> None:
+        try:
+            self._function()
+        except BaseException as exc:
+            self.raised = exc.__traceback__ is not None and exc.__traceback__.tb_next is not None
+            raise
+
+
+@needs_c
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="3.9 looks for signals where no lock is safe")
+def test_ctrl_c_in_a_quick_write() -> None:
+    """At every step: a write that raises has left nothing in the stream, or the stream is broken."""
+    interrupter, at, broken, went_on = Interrupter(), 0, 0, 0
+    while True:
+        sink = Sink()
+        with raw_server(sink.serve) as server, register_worker(server.url) as worker:
+            writer = quick_writer(worker)
+            while True:
+                before, joined = writer.tell(), writer._outgoing.joined
+                call = _Call(functools.partial(writer.write, b"the piece"))
+                interrupted = interrupter.interrupt(at, call)
+                if interrupted or writer._outgoing.joined > joined:
+                    break  # else it had to go the long way this time
+            try:
+                writer.write(b"behind it")
+                writer.close()
+            except errors.ChannelAbortedError:
+                assert call.raised
+                broken += 1
+            else:
+                assert sink.done.wait(WAIT)
+                data = b"".join(payload for _, payload in sink.messages)[before:]
+                if not call.raised:
+                    assert data in (b"the piecebehind it", b"behind it")
+                elif " write " in interrupter.where:
+                    assert data == b"behind it", interrupter.where
+                    went_on += 1
+        if not interrupted:
+            break
+        at += 1
+    assert broken and went_on
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -541,6 +541,30 @@ def test_concurrent_writes_never_interleave(channel: Channel) -> None:
         assert len(set(data[start : start + size])) == 1
 
 
+def test_small_writes_without_a_buffer(channel: Channel) -> None:
+    """From four threads, by the ten thousand: every line is there, whole, and in the order of its thread."""
+    threads, each = 4, 10_000
+    read = in_thread(channel.reader.read)
+
+    def write(mark: int) -> None:
+        for number in range(each):
+            channel.writer.write(b"%d %d\n" % (mark, number))
+
+    writers = [in_thread(lambda mark=mark: write(mark)) for mark in range(threads)]  # type: ignore[misc]
+    for writer in writers:
+        writer()
+    written = channel.writer.tell()
+    channel.writer.close()
+    data = read()
+    assert len(data) == written
+    numbers = [0] * threads
+    for line in data.splitlines():
+        mark, number = map(int, line.split())
+        assert number == numbers[mark]
+        numbers[mark] += 1
+    assert numbers == [each] * threads
+
+
 def test_a_timeout_of_a_read_loses_nothing(channel: Channel) -> None:
     """read(n), readline and read() continue where they were."""
     channel.reader.timeout = 0.1

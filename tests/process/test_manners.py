@@ -362,8 +362,8 @@ IMPORTED = """
     net.address net.attempts net.connect net._direct net.connection net.dial net.direct net.inbox net.loop net.lowwater
     net.proxy net.tls net.waiting net.windows official pool registrations request session session.announcing
     session.link session.pending session.reconnecting session.registering session.repeated session.session
-    session.states suspicion tracing wire wire._frames wire._mask wire.entropy wire.frames wire.marks wire.mask
-    wire.messages wire.objects worker
+    session.states suspicion tracing wire wire._frames wire._mask wire.entropy wire.frames wire.growing wire.marks
+    wire.mask wire.messages wire.objects worker
 """
 CONNECTED = "net.handshake options"
 
