@@ -62,12 +62,15 @@ def main() -> int:
 
 
 def _profile(rows: list[Row], engine: str, settings: Settings) -> int:
-    if not profile.available():
+    timed = [row for row in rows if row.name != "life"]
+    if timed and not profile.available():
         print("there is no perf here that may look at processes (Debian: linux-perf)", file=sys.stderr)
         return 2
     with Peers(engine) as peers:
-        for row in rows:
+        for row in timed:
             print(profile.run(row, peers, settings, _say), flush=True)
+        if len(timed) < len(rows):
+            print(profile.memory(peers), flush=True)
     return 0
 
 
@@ -91,7 +94,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=1.0, help="of one measurement; default: %(default)s")
     parser.add_argument("--quick", action="store_true", help="one short round: shows that all works, not how fast")
     parser.add_argument("--rust", action="store_true", help="build a client on the Rust SDK with cargo, and compare")
-    parser.add_argument("--profile", action="store_true", help="show where the processor time goes, with Linux's perf")
+    parser.add_argument(
+        "--profile", action="store_true", help="show where processor time (with Linux's perf) and memory go"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="bars, as SVG")
     return parser.parse_args()

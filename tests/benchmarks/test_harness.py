@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from . import report, running
+from . import profile, report, running
 from .measuring import Contestant, Settings, source_checksum
 from .peers import Peer, Peers
 from .plot import as_svg
@@ -88,6 +88,19 @@ def test_a_damaged_payload_is_a_failure(peers: Peers) -> None:
     whole = row("write-64k")
     measured = running.run(Row("write-64k", "", "MB/s", [damaged], whole.measure), peers, BRIEF, lambda text: None)
     assert "the payload is not what was sent" in measured.failures["damaged"]
+
+
+def test_memory_is_counted_where_it_is_kept(peers: Peers) -> None:
+    """Each module's own, and that of others under their names."""
+    lines = profile.memory(peers).splitlines()
+    kept = {
+        name.partition(",")[0]: float(size.replace(",", ""))
+        for size, name in (line.split(None, 1) for line in lines[1:4])
+    }
+    assert kept["iii_sync"] > 500 and kept["websocket-client"] > 500
+    named = {name: float(size.replace(",", "")) for size, name in (line.split() for line in lines[5:])}
+    assert {"iii_sync.worker", "iii_sync.net.connection"} <= set(named)
+    assert sum(size for name, size in named.items() if name.startswith("iii_sync.")) <= kept["iii_sync"]
 
 
 def test_ratios_are_of_the_same_round() -> None:
