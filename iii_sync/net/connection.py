@@ -390,7 +390,10 @@ class Connection:
                 return
 
     def push_later(self, delay: float) -> None:
-        """Look in ``delay`` seconds whether what the source has is due; needs the turn and does not block."""
+        """Look in ``delay`` seconds whether what the source has is due.
+
+        With the turn, or on the reader thread; does not block.
+        """
         if not self._later:
             self._later = True
             self._loop.call_later(delay, self._push_late)
@@ -448,8 +451,8 @@ class Connection:
             try:
                 self._late = False
                 self._push()
-            except Exception:
-                pass  # the connection broke, and _try_send has noted it
+            except Exception as exc:
+                self._push_failed(exc)
             except BaseException as exc:
                 self._interrupted(exc)
                 raise
@@ -497,6 +500,11 @@ class Connection:
         """An interruption has hit while sending: how much of the rest has left is unknown."""
         if self._rest is not None or self._source is not None:
             self._poison(exc)
+
+    def _push_failed(self, exc: Exception) -> None:
+        """Nobody hears of ``exc``: the connection broke, and _try_send() has noted it, or memory has run out."""
+        if self._error is None:
+            self.drop(EngineConnectionError(f"{self._label}: what waited could not be sent: {exc!r}"))
 
     def _push(self, deadline: Optional[Deadline] = None, rest_only: bool = False) -> bool:
         while True:
@@ -590,7 +598,9 @@ class Connection:
         if self._ended:
             return
         self._want_write = False
-        self._push_soon()
+        if not self._push_soon():
+            # What grows may have been left to this call, and its sender has no reason to look at it again.
+            self.push_later(0)
         if not self._outbox:
             self._send_pong()
         self._watch()
@@ -607,8 +617,8 @@ class Connection:
                     self._loop.call_later(_RETRY, self._wait_to_push)
                 else:
                     self._want_write = True
-        except Exception:
-            pass  # the connection broke, and _try_send has noted it
+        except Exception as exc:
+            self._push_failed(exc)
         finally:
             self._turn.release()
         return True

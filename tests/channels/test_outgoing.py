@@ -30,6 +30,7 @@ from ..net.test_connection import WAIT, Pair, loop
 from ..support.interrupts import Interrupter
 from ..support.rawserver import RawPeer, raw_server
 from ..support.threads import in_thread
+from ..support.waiting import wait_until
 from ..wire.test_frames import server_decode
 
 __all__ = ["loop"]  # a fixture
@@ -381,6 +382,30 @@ class TestTheSocket:
         assert writes > 500
         assert len(calls) < 20 + 4 * elapsed / 0.001
 
+    def test_what_was_left_to_the_socket_is_not_forgotten(self, joining: Joining) -> None:
+        """Late while the reader thread waits for the socket, which drains while the sender still has the turn."""
+        connection, outgoing = joining.connection, joining.outgoing
+        joining.add(b"a" * 300_000)
+        wait_until(lambda: connection._want_write, "the reader thread to wait for the socket")
+        inside, go_on = threading.Event(), threading.Event()
+
+        def late() -> None:
+            inside.set()
+            go_on.wait(WAIT)
+
+        connection._loop.call_soon(late)
+        assert inside.wait(WAIT)
+        received = in_thread(joining.peer.recv_frame)
+        connection._turn.acquire()
+        wait_until(connection.push, "the sender himself to send the rest")
+        assert received() == (2, b"a" * 300_000)
+        outgoing.add(memoryview(b"the last"))
+        connection.push_later(0)
+        go_on.set()
+        wait_until(lambda: not connection._want_write, "the socket to be looked at")
+        connection._give_turn_back()
+        assert joining.peer.recv_frame() == (2, b"the last")
+
     def test_control_frames_stay_between_frames(self, joining: Joining) -> None:
         """A pong goes behind the frame that is leaving, and before the one that grows."""
         joining.add(b"a" * 300_000)
@@ -432,6 +457,21 @@ class TestTheSocket:
         assert joining.peer.recv_frame() == (2, b"half")
         with pytest.raises(EOFError):
             joining.peer.recv_frame()
+
+    def test_what_cannot_be_sent_later_breaks_the_connection(
+        self, joining: Joining, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nobody is there to hear of it, and nothing would ever try again."""
+
+        def fail() -> memoryview:
+            raise MemoryError
+
+        monkeypatch.setattr(joining.outgoing, "next", fail)
+        joining.add(b"data", push=False)
+        with pytest.raises(EOFError):
+            joining.peer.recv_frame()
+        with pytest.raises(errors.EngineConnectionError, match="MemoryError"):
+            joining.add(b"more")
 
     def test_the_peer_leaves_while_data_waits(self, joining: Joining) -> None:
         """The next write hears of it."""
