@@ -136,7 +136,7 @@ class ChannelWriter(End):
         )
 
     def tell(self) -> int:
-        """Return how many bytes were written so far.
+        """Return how many bytes were written so far; those of a write that Ctrl-C has ended are all counted, or none.
 
         Raises:
             ValueError: Closed.
@@ -173,13 +173,8 @@ class ChannelWriter(End):
         if isinstance(data, str):
             raise TypeError("a bytes-like object is required, not 'str'; use makefile('w') for text")
         if timeout is OWN_TIMEOUT:
-            # The short way, for what joins others under way: nothing to wait for, and nothing to let go of.
-            try:
-                size = self._outgoing.join(data)
-            except BaseException as exc:
-                # Ctrl-C behind it: the data may be in the stream, and whoever repeats them must not succeed.
-                self._fail(_cut_by(exc))
-                raise
+            # The short way, for what can join others: nothing to wait for, and nothing to let go of.
+            size = self._outgoing.join(data)
             if size:
                 return size
         view = as_bytes(data)
@@ -297,8 +292,8 @@ class ChannelWriter(End):
             with self._state_lock:
                 if self._closed:
                     return
+                self._outgoing.end()  # before it: a write to what is closed must be refused, also behind Ctrl-C here
                 ours = self._closed = True
-                self._outgoing.end()
                 busy = self._others_write()
             if self._connection is None and self._handed_out:
                 return
@@ -332,6 +327,7 @@ class ChannelWriter(End):
             with self._state_lock:
                 if self._closed and (self._connection is None or self._connection.error is not None):
                     return
+                self._outgoing.end()  # as in close()
                 self._closed = True
             unused = self._connection is None
             self._fail(error)
@@ -348,6 +344,12 @@ class ChannelWriter(End):
     def _fail(self, error: BaseException) -> None:
         self._outgoing.end()
         super()._fail(error)
+
+    def _check_usable(self) -> None:
+        """Refuse to write behind the end of the stream: with the turn nobody can end it meanwhile."""
+        if self._closed or self._failure is not None:
+            self._raise_failure()
+            self._check_open()
 
     def _enter(self) -> None:
         self._check_process()
@@ -395,8 +397,7 @@ class ChannelWriter(End):
 
     def _add(self, connection: Connection, view: memoryview, deadline: Deadline, begun: list[bool]) -> None:
         """Let ``view`` be sent, with the turn."""
-        if self._failure is not None:
-            self._raise_failure()
+        self._check_usable()
         outgoing, size = self._outgoing, len(view)
         left = False
         for start in range(0, size, frames.MAX_FRAME):
@@ -437,7 +438,7 @@ class ChannelWriter(End):
 
     def _send_whole(self, connection: Connection, data: bytes, deadline: Deadline, begun: list[bool]) -> None:
         """Send ``data``, with the turn."""
-        self._raise_failure()
+        self._check_usable()
         connection.drain(deadline, stalled=self._stalled)
         begun.append(True)
         connection.send(data, deadline, stalled=self._stalled)
@@ -447,7 +448,11 @@ class ChannelWriter(End):
         if connection.error is not None and not isinstance(exc, (TimeoutError, KeyboardInterrupt)):
             self._fail(self._explained(as_channel_error(connection.error, "the stream broke")))
         elif not undisturbed:
-            self._fail(_cut_by(exc))
+            self._fail(
+                ChannelAbortedError(
+                    f"an earlier write was cut in the middle ({type(exc).__name__}): the stream is broken"
+                )
+            )
         if isinstance(exc, TimeoutError) and not isinstance(exc, IIISyncError):
             raise WriteTimeout(self._timeout_message(connection, exc)) from None
         if isinstance(exc, EngineConnectionError):
@@ -584,11 +589,6 @@ class _Ending:
         self.error, self.close = error, close
         self._outgoing.end()
         self.over.set()
-
-
-def _cut_by(exc: BaseException) -> ChannelAbortedError:
-    """Return what to say from then on in a stream of which ``exc`` has interrupted a write."""
-    return ChannelAbortedError(f"an earlier write was cut in the middle ({type(exc).__name__}): the stream is broken")
 
 
 _CURE = "Nobody may be reading: start the reading function first, with submit() or open()"

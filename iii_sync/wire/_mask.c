@@ -121,7 +121,7 @@ typedef struct {
     Py_ssize_t at;     /* where its payload begins in there */
     Py_ssize_t used;   /* bytes of payload */
     Py_ssize_t limit;  /* how many they may become by joining */
-    Py_ssize_t joined; /* bytes that have ever joined */
+    int64_t joined;    /* bytes that have ever joined */
     double last;       /* when the last of them did, or it was opened, by the clock */
     unsigned char key[4];
     int ended;         /* it is not opened any more */
@@ -230,7 +230,8 @@ growing_join(Growing *self, PyObject *data)
     Py_ssize_t size = 0;
     double now;
 
-    if (PyObject_GetBuffer(data, &piece, PyBUF_SIMPLE) < 0) {
+    /* As a memoryview asks, so that the same data are taken as by whoever makes one of them. */
+    if (PyObject_GetBuffer(data, &piece, PyBUF_FULL_RO) < 0) {
         if (!PyErr_ExceptionMatches(PyExc_Exception)) {
             return NULL;
         }
@@ -247,7 +248,7 @@ growing_join(Growing *self, PyObject *data)
 #ifndef MS_WINDOWS
         && self->process == getpid()
 #endif
-        && piece.len <= self->limit - self->used) {
+        && piece.len <= self->limit - self->used && PyBuffer_IsContiguous(&piece, 'C')) {
         size = piece.len;
         mask_bytes((unsigned char *)self->frame.buf + self->at + self->used, piece.buf, size, self->key, self->used & 3);
         self->used += size;
@@ -327,12 +328,12 @@ growing_set_used(Growing *self, PyObject *value, void *nothing)
 static PyObject *
 growing_get_joined(Growing *self, void *nothing)
 {
-    Py_ssize_t joined;
+    int64_t joined;
 
     Py_BEGIN_CRITICAL_SECTION(self);
     joined = self->joined;
     Py_END_CRITICAL_SECTION();
-    return PyLong_FromSsize_t(joined);
+    return PyLong_FromLongLong(joined);
 }
 
 static PyObject *

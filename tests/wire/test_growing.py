@@ -105,6 +105,25 @@ def test_what_is_refused(growing: Any) -> None:
     assert frame == reference(b"abc", KEY) + bytes(97)
 
 
+def test_the_same_arrays_are_taken_as_by_a_memoryview(growing: Any) -> None:
+    """For that is the other way to write them."""
+    numpy = pytest.importorskip("numpy")
+    growing.open(bytearray(10_000), 0, 10_000, KEY)
+    rows = numpy.arange(12.0).reshape(3, 4)
+    arrays = [rows, rows.T, rows[::-1], rows[:, :2], rows[1], numpy.float32(1), rows > 3, rows.astype("M8[s]")]
+    arrays += [numpy.zeros(0), numpy.zeros((3, 0)), numpy.array([(1, 2.0)], dtype="i4,f8"), numpy.array(["text"])]
+    taken = 0
+    for values in arrays:
+        try:
+            view = memoryview(values)
+            size = view.nbytes if view.c_contiguous else 0
+        except ValueError:
+            size = 0
+        assert growing.join(values) == size, values
+        taken += bool(size)
+    assert 4 <= taken <= 8
+
+
 def test_there_must_be_room(growing: Any) -> None:
     """Up to the limit, or to the end of the memory, and not a byte more."""
     for size, limit in ((20, 10), (12, 100)):
