@@ -1,16 +1,21 @@
 """The bounds: plain sockets without frames, and what stands in the way of every client that comes near them.
 
 Modes: ``premasked``, frames that were masked beforehand; ``masked``, no frames, but every byte is masked by our C
-extension before it leaves; ``threaded``, no frames, but a thread that reads, and one copy for the consumer.
+extension before it leaves; ``threaded``, no frames, but a thread that reads, and one copy for the consumer; ``least``,
+both of that through an engine, in frames as large as ours: what any client of our kind has to do, without its errors,
+deadlines, limits and marks.
 """
 
 from __future__ import annotations
 
 import queue
+import selectors
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Union
 from urllib.parse import urlsplit
 
 from .. import loops
@@ -19,14 +24,15 @@ from ..child import Line, Task
 
 def run(task: Task, line: Line) -> None:
     """Do the task."""
-    if task.mode == "premasked":
-        _run_premasked(task, line)
+    if task.mode in ("premasked", "least"):
+        _run_on_engine(task, line)
     elif task.what == "write":
         writer = _masking_writer(task) if task.mode == "masked" else _plain_writer
         loops.write(task, line, [writer(_dial(task.url)) for _ in task.refs])
     else:
-        reader = _received_by_a_thread if task.mode == "threaded" else _received
-        loops.read(task, line, [reader(_dial(task.url)) for _ in task.refs])
+        sockets = [_dial(task.url) for _ in task.refs]
+        threaded = task.mode == "threaded"
+        loops.read(task, line, _received_by_a_thread(sockets) if threaded else [_received(each) for each in sockets])
 
 
 def _dial(url: str) -> socket.socket:
@@ -67,32 +73,41 @@ def _masking_writer(task: Task) -> Callable[[socket.socket], loops.Writer]:
     return make
 
 
-def _received_by_a_thread(sock: socket.socket) -> Iterator[loops.Chunk]:
-    size = 1024 * 1024
+def _received_by_a_thread(sockets: list[socket.socket]) -> list[Iterator[loops.Chunk]]:
+    """One thread receives for all, as ours does."""
     spare: queue.LifoQueue[bytearray] = queue.LifoQueue()
-    filled: queue.SimpleQueue[tuple[bytearray, int]] = queue.SimpleQueue()
-    for _ in range(4):
-        spare.put(bytearray(size))
+    for _ in range(4 * len(sockets)):
+        spare.put(bytearray(1024 * 1024))
+    filled: list[queue.SimpleQueue[tuple[bytearray, int]]] = [queue.SimpleQueue() for _ in sockets]
 
-    def read() -> None:
-        count = -1
-        while count:
-            window = spare.get()
-            count = sock.recv_into(window)
-            filled.put((window, count))
+    def receive() -> None:
+        with selectors.DefaultSelector() as selector:
+            for sock, target in zip(sockets, filled):
+                selector.register(sock, selectors.EVENT_READ, target)
+            while selector.get_map():
+                for key, _ in selector.select():
+                    window = spare.get()
+                    sock = key.fileobj  # type: ignore[assignment]
+                    count = sock.recv_into(window)
+                    key.data.put((window, count))
+                    if not count or _ends(window, count):
+                        selector.unregister(sock)
 
-    threading.Thread(target=read, daemon=True).start()
-    target = memoryview(bytearray(256 * 1024))
-    while True:
-        window, count = filled.get()
-        if not count:
-            return
-        view = memoryview(window)
-        for start in range(0, count, len(target)):
-            part = view[start : min(start + len(target), count)]
-            target[: len(part)] = part
-            yield target[: len(part)]
-        spare.put(window)
+    def consume(source: queue.SimpleQueue[tuple[bytearray, int]]) -> Iterator[loops.Chunk]:
+        target = memoryview(bytearray(256 * 1024))
+        over = False
+        while not over:
+            window, count = source.get()
+            view = memoryview(window)
+            for start in range(0, count, len(target)):
+                part = view[start : min(start + len(target), count)]
+                target[: len(part)] = part
+                yield target[: len(part)]
+            over = not count or _ends(window, count)
+            spare.put(window)
+
+    threading.Thread(target=receive, daemon=True).start()
+    return [consume(each) for each in filled]
 
 
 def _received(sock: socket.socket) -> Iterator[loops.Chunk]:
@@ -104,9 +119,8 @@ def _received(sock: socket.socket) -> Iterator[loops.Chunk]:
         yield view[:size]
 
 
-def _run_premasked(task: Task, line: Line) -> None:
+def _run_on_engine(task: Task, line: Line) -> None:
     from iii_sync.net.connect import Address, Route, connect
-    from iii_sync.wire import frames
 
     address = Address(task.url)
 
@@ -118,24 +132,64 @@ def _run_premasked(task: Task, line: Line) -> None:
 
     sockets = [open_end(ref) for ref in task.refs]
     if task.what == "read":
-        # Frame headers are counted with the payload: ten bytes in 64 KiB.
-        loops.read(task, line, [_until_close(each) for each in sockets])
-        return
+        # Frame headers are counted with the payload: ten bytes in 64 KiB or more.
+        least = task.mode == "least"
+        loops.read(task, line, _received_by_a_thread(sockets) if least else [_until_close(each) for each in sockets])
+    else:
+        writer = _joining_writer if task.mode == "least" else _premasked_writer
+        loops.write(task, line, [writer(task, each) for each in sockets])
+
+
+def _premasked_writer(task: Task, sock: socket.socket) -> loops.Writer:
+    from iii_sync.wire import frames
+
     frame = frames.encode_frame(frames.BINARY, loops.pieces_of(task)[0])
+    return loops.Writer(lambda piece: sock.sendall(frame), partial(_close, sock))
 
-    def writer(sock: socket.socket) -> loops.Writer:
-        def close() -> None:
-            sock.sendall(frames.close_frame(1000))
-            sock.recv(64)
 
-        return loops.Writer(lambda piece: sock.sendall(frame), close)
+def _joining_writer(task: Task, sock: socket.socket) -> loops.Writer:
+    from iii_sync.wire import frames
 
-    loops.write(task, line, [writer(each) for each in sockets])
+    at, most, used = 48, max(768 * 1024, task.piece), 0
+    frame = memoryview(bytearray(at + most))
+    key = frames.new_key()
+
+    def write(piece: bytes) -> None:
+        nonlocal used
+        frames.mask_into(frame.obj, at + used, piece, key, used)  # type: ignore[arg-type]
+        used += len(piece)
+        if used + len(piece) > most:
+            flush()
+
+    def flush() -> None:
+        nonlocal used, key
+        if used:
+            begin = frames.header_into(frame, frames.BINARY, used, key, at)
+            sock.sendall(frame[begin : at + used])
+            used, key = 0, frames.new_key()
+
+    def close() -> None:
+        flush()
+        _close(sock)
+
+    return loops.Writer(write, close, flush)
+
+
+def _close(sock: socket.socket) -> None:
+    from iii_sync.wire import frames
+
+    sock.sendall(frames.close_frame(1000))
+    sock.recv(64)
 
 
 def _until_close(sock: socket.socket) -> Iterator[loops.Chunk]:
-    # The engine may keep the connection after its Close until we answer.
     for chunk in _received(sock):
         yield chunk
-        if bytes(chunk[-4:-2]) == b"\x88\x02" or bytes(chunk[-2:]) == b"\x88\x00":
+        if _ends(chunk, len(chunk)):
             return
+
+
+def _ends(data: Union[loops.Chunk, bytearray], size: int) -> bool:
+    """Whether a Close frame comes last: the engine may keep the connection behind it until we answer."""
+    tail = bytes(memoryview(data)[max(0, size - 4) : size])
+    return tail[:2] == b"\x88\x02" or tail[-2:] == b"\x88\x00"
