@@ -412,9 +412,8 @@ class ChannelWriter(End):
             else:
                 connection.push_later(LATER)
         self._sent += size
+        begun.clear()  # all of it is in frames by now, and leaves whatever happens to what follows
         if left:
-            # All of it is in frames by now, and leaves whatever happens to this wait.
-            begun.clear()
             connection.linger(deadline)
             outgoing.handed_on()
         outgoing.leave_open()

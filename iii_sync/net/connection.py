@@ -504,7 +504,9 @@ class Connection:
     def _push_failed(self, exc: Exception) -> None:
         """Nobody hears of ``exc``: the connection broke, and _try_send() has noted it, or memory has run out."""
         if self._error is None:
-            self.drop(EngineConnectionError(f"{self._label}: what waited could not be sent: {exc!r}"))
+            error = EngineConnectionError(f"{self._label}: what waited could not be sent: {exc!r}")
+            self._set_error(error)
+            self.drop(error)
 
     def _push(self, deadline: Optional[Deadline] = None, rest_only: bool = False) -> bool:
         while True:

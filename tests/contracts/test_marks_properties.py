@@ -527,7 +527,7 @@ def test_a_timeout_between_two_frames(worker: Worker, monkeypatch: pytest.Monkey
     original, calls = ChannelWriter._make_room, itertools.count()
 
     # Has no room, so that some is made for every piece.
-    full: Any = type("Full", (Outgoing,), {"room": property(lambda self: 0, lambda self, value: None)})
+    full: Any = type("Full", (Outgoing,), {"room": property(lambda self: 0)})
 
     def make_room(self: ChannelWriter, *arguments: Any) -> None:
         if next(calls) == failing:
