@@ -82,14 +82,14 @@ def _received_by_a_thread(sockets: list[socket.socket]) -> list[Iterator[loops.C
 
     def receive() -> None:
         with selectors.DefaultSelector() as selector:
-            for sock, target in zip(sockets, filled):
-                selector.register(sock, selectors.EVENT_READ, target)
+            for each in zip(sockets, filled):
+                selector.register(each[0], selectors.EVENT_READ, each)
             while selector.get_map():
                 for key, _ in selector.select():
+                    sock, target = key.data
                     window = spare.get()
-                    sock = key.fileobj  # type: ignore[assignment]
                     count = sock.recv_into(window)
-                    key.data.put((window, count))
+                    target.put((window, count))
                     if not count or _ends(window, count):
                         selector.unregister(sock)
 
