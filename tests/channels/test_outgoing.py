@@ -824,6 +824,7 @@ def test_ctrl_c_in_a_quick_write() -> None:
     assert at > 3 and counted == {0, 9}
 
 
+@needs_c
 @pytest.mark.parametrize("end", ["close", "abort"])
 @pytest.mark.skipif(sys.version_info < (3, 10), reason="3.9 looks for signals where no lock is safe")
 def test_what_is_closed_takes_nothing_wherever_ctrl_c_has_hit(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
