@@ -346,7 +346,10 @@ class ChannelWriter(End):
         super()._fail(error)
 
     def _check_usable(self) -> None:
-        """Refuse to write behind the end of the stream: with the turn nobody can end it meanwhile."""
+        """Refuse to write behind the end of the stream: with the turn nobody can end it meanwhile.
+
+        A write that was under way hears first of what has cut the stream, where :meth:`_enter` says that it is closed.
+        """
         if self._closed or self._failure is not None:
             self._raise_failure()
             self._check_open()

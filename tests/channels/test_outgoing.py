@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from iii_sync import Worker, errors, register_worker
 from iii_sync.channels.outgoing import Outgoing, opening_mark
-from iii_sync.channels.writer import ChannelWriter
+from iii_sync.channels.writer import ChannelWriter, _Ending
 from iii_sync.net.connection import Connection
 from iii_sync.net.loop import Loop
 from iii_sync.wire import frames
@@ -30,7 +30,7 @@ from iii_sync.wire.growing import Growing
 from ..net.test_connection import WAIT, Pair, loop
 from ..support.interrupts import Interrupter
 from ..support.rawserver import RawPeer, raw_server
-from ..support.threads import in_thread
+from ..support.threads import in_thread, switching_every
 from ..support.waiting import wait_until
 from ..wire.test_frames import server_decode
 
@@ -288,13 +288,16 @@ class TestTheShortWay:
             assert watched.open_now
             look()
 
-    @pytest.mark.parametrize("end", ["end", "clear"])
+    @pytest.mark.parametrize("end", ["end", "clear", "ended"])
     def test_the_end(self, end: str) -> None:
         """Nothing joins a stream that is over, however often it is left open."""
         outgoing = with_room()
         outgoing.add(memoryview(b"first"))
         outgoing.leave_open()
-        getattr(outgoing, end)()
+        if end == "ended":
+            _Ending(outgoing).ended(None, None)
+        else:
+            getattr(outgoing, end)()
         assert outgoing.join(b"x") == 0
         outgoing.leave_open()
         assert outgoing.join(b"x") == 0
@@ -494,6 +497,7 @@ class Sink:
 
     def __init__(self, pause: float = 0) -> None:
         self.messages: list[tuple[int, bytes]] = []
+        self.streams: list[RawPeer] = []
         self.pause = pause
         self.closed = threading.Event()
         self.answer = threading.Event()  # what the Close waits for
@@ -507,6 +511,7 @@ class Sink:
             peer.recv_frame()
             return
         peer.handshake()
+        self.streams.append(peer)
         while True:
             opcode, payload = peer.recv_frame()
             if opcode == 8:
@@ -639,14 +644,9 @@ def test_records_of_many_threads_stay_whole(pause: float) -> None:
                 total += writer.write(record)
             return total
 
-        before = sys.getswitchinterval()
-        sys.setswitchinterval(1e-5)
-        try:
-            with writer:
-                totals = [in_thread(lambda mark=mark: write(mark)) for mark in range(threads)]  # type: ignore[misc]
-                written = sum(total() for total in totals)
-        finally:
-            sys.setswitchinterval(before)
+        with switching_every(1e-5), writer:
+            totals = [in_thread(lambda mark=mark: write(mark)) for mark in range(threads)]  # type: ignore[misc]
+            written = sum(total() for total in totals)
         assert writer._outgoing.joined > written / 20, "hardly any went the short way"
         assert sink.done.wait(WAIT)
     data, position = b"".join(payload for _, payload in sink.messages), 0
@@ -760,27 +760,10 @@ def test_a_failed_close_ends_the_short_way(monkeypatch: pytest.MonkeyPatch) -> N
 @needs_c
 def test_a_peer_that_is_gone_ends_the_short_way() -> None:
     """As soon as that is known the next write raises, however much would still fit."""
-    go = threading.Event()
-
-    def serve(peer: RawPeer) -> None:
-        peer.read_request()
-        if not peer.path.startswith("/ws/channels/"):
-            peer.introduce()
-            peer.recv_frame()
-            return
-        peer.handshake()
-
-        def leave() -> None:
-            go.wait(WAIT)
-            peer.sock.shutdown(socket.SHUT_RDWR)
-
-        threading.Thread(target=leave, daemon=True).start()
-        while True:
-            peer.recv_frame()
-
-    with raw_server(serve) as server, register_worker(server.url) as worker:
+    sink = Sink()
+    with raw_server(sink.serve) as server, register_worker(server.url) as worker:
         writer = quick_writer(worker)
-        go.set()
+        sink.streams[0].sock.shutdown(socket.SHUT_RDWR)
         assert writer._ending.over.wait(WAIT)
         with pytest.raises(errors.ChannelBrokenError):
             writer.write(b"more")

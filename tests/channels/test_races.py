@@ -24,7 +24,7 @@ from iii_sync.net.waiting import wait_for_socket
 from ..support.interrupts import Interrupter
 from ..support.process import run
 from ..support.rawserver import RawPeer, raw_server
-from ..support.threads import in_thread
+from ..support.threads import in_thread, switching_every
 from ..support.waiting import wait_until
 from .test_streams import WAIT, Unique
 
@@ -414,7 +414,6 @@ class _AnEnd:
 
 def test_a_shutdown_while_ends_come_and_go() -> None:
     """The table of open ends is not looked through while another thread changes it."""
-    interval = sys.getswitchinterval()
     loop = Loop("test-loop")
     everybody: Any = ends_module.Ends(Address("ws://127.0.0.1:1"), InitOptions(), loop, lambda function: None)
     try:
@@ -427,12 +426,11 @@ def test_a_shutdown_while_ends_come_and_go() -> None:
                 for end in some:
                     everybody.end_is_over(end)
 
-            sys.setswitchinterval(1e-6)
-            left = in_thread(leave)
-            everybody.fail_all(errors.ChannelAbortedError("test"))
-            left()
+            with switching_every(1e-6):
+                left = in_thread(leave)
+                everybody.fail_all(errors.ChannelAbortedError("test"))
+                left()
     finally:
-        sys.setswitchinterval(interval)
         loop.stop(5)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
+from collections.abc import Iterator
 from typing import Any, Callable, Optional
 
 
@@ -33,3 +36,14 @@ def in_thread(function: Callable[[], Any], wait: float = 30.0) -> Callable[[], A
 def is_locked(lock: Any) -> bool:
     """Whether a lock of any kind is held; looking does not take it."""
     return repr(lock).startswith("<locked")
+
+
+@contextlib.contextmanager
+def switching_every(seconds: float) -> Iterator[None]:
+    """Have threads take turns so often, where 5 ms are usual: more of their schedules come by."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(seconds)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)

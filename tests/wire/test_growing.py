@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from iii_sync.wire import growing as module
 
 from ..support.process import run
+from ..support.threads import switching_every
 from .test_mask import reference
 
 KEY = b"\x01\x80\xff\x5a"
@@ -331,9 +332,7 @@ def test_many_threads_and_an_owner() -> None:
                 refused[0] += 1
                 time.sleep(0)
 
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
+    with switching_every(1e-5):
         owner = threading.Thread(target=own)
         writers = [threading.Thread(target=write, args=[mark]) for mark in range(threads)]
         for thread in (owner, *writers):
@@ -342,8 +341,6 @@ def test_many_threads_and_an_owner() -> None:
             thread.join(60)
         done.set()
         owner.join(60)
-    finally:
-        sys.setswitchinterval(before)
     assert not any(thread.is_alive() for thread in (owner, *writers))
     data, position = b"".join(taken), 0
     numbers: list[int] = [0] * threads

@@ -13,7 +13,7 @@ import selectors
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Union
 from urllib.parse import urlsplit
@@ -27,7 +27,7 @@ def run(task: Task, line: Line) -> None:
     if task.mode in ("premasked", "least"):
         _run_on_engine(task, line)
     elif task.what == "write":
-        writer = _masking_writer(task) if task.mode == "masked" else _plain_writer
+        writer = partial(_masking_writer, task) if task.mode == "masked" else _plain_writer
         loops.write(task, line, [writer(_dial(task.url)) for _ in task.refs])
     else:
         sockets = [_dial(task.url) for _ in task.refs]
@@ -57,20 +57,17 @@ def _plain_writer(sock: socket.socket) -> loops.Writer:
     return loops.Writer(sock.sendall, close)
 
 
-def _masking_writer(task: Task) -> Callable[[socket.socket], loops.Writer]:
+def _masking_writer(task: Task, sock: socket.socket) -> loops.Writer:
     from iii_sync.wire.mask import mask_into, new_key
 
     frame = bytearray(task.piece)
     key = bytes(4) if task.check else new_key()  # which leaves what is verified as it is
 
-    def make(sock: socket.socket) -> loops.Writer:
-        def write(piece: bytes) -> None:
-            mask_into(frame, 0, piece, key, 0)
-            sock.sendall(frame)
+    def write(piece: bytes) -> None:
+        mask_into(frame, 0, piece, key, 0)
+        sock.sendall(frame)
 
-        return loops.Writer(write, _plain_writer(sock).close)
-
-    return make
+    return loops.Writer(write, _plain_writer(sock).close)
 
 
 def _received_by_a_thread(sockets: list[socket.socket]) -> list[Iterator[loops.Chunk]]:
